@@ -1,0 +1,50 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "relayd",
+    products: [
+        .executable(name: "relayd", targets: ["relayd"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // System libraries. Their headers add `static inline` faces for what the importer cannot see (macros, variadics).
+        .systemLibrary(name: "CLinux"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CLua", pkgConfig: "lua5.4-cjson", providers: [.apt(["liblua5.4-dev", "lua-cjson-dev"])]),
+
+        // Every Lua call that can raise, under lua_pcall; the sandboxed standard library.
+        .target(name: "CLuaShims", dependencies: ["CLua"]),
+
+        // The core: event loops, TLS, HTTP, WebSocket, servers, instructions. It has never heard of Lua.
+        .target(
+            name: "Relay",
+            dependencies: ["CLinux", "COpenSSL", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: settings),
+
+        // The Lua engine behind Relay's InstructionEngine protocol.
+        .target(name: "Scripting", dependencies: ["CLuaShims", "Relay"], swiftSettings: settings),
+
+        // The command line and the daemon.
+        .executableTarget(
+            name: "relayd",
+            dependencies: [
+                "Relay", "Scripting", "CLinux", "COpenSSL",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings),
+
+        .testTarget(name: "RelayTests", dependencies: ["Relay"], swiftSettings: settings),
+        .testTarget(name: "ScriptingTests", dependencies: ["Scripting"], swiftSettings: settings),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,19 @@
+/// What a server is installed under: a name (`box`) or a number (`0`). A name of digits is a name: `0` is not `"0"`.
+package enum ServerID: Hashable, Sendable, CustomStringConvertible {
+    case name(String)
+    case number(Int64)
+
+    package var description: String {
+        switch self {
+        case .name(let name): name
+        case .number(let number): String(number)
+        }
+    }
+}
+
+/// What `relay.install` takes beside the id and the connection.
+package struct ServerOptions: Sendable {
+    /// Take the id over from the connection that holds it, which is closed with 4005. Otherwise a taken id is refused.
+    package var replaces: Bool = false
+    package init(replaces: Bool = false) { self.replaces = replaces }
+}

@@ -1,0 +1,182 @@
+import Glibc
+
+/// A block of outgoing bytes: a header, then `capacity` bytes. It never moves, so a send may own it until completion.
+struct Chunk {
+    var next: UnsafeMutablePointer<Chunk>?
+    /// Offsets into the storage: bytes at start..<end wait to be sent.
+    var start: Int32
+    var end: Int32
+    var capacity: Int32
+}
+
+extension UnsafeMutablePointer where Pointee == Chunk {
+    /// The first byte of the chunk's storage, right behind its header.
+    var storage: UnsafeMutableRawPointer { UnsafeMutableRawPointer(self + 1) }
+}
+
+/// The free chunks of one loop, in two sizes. Not shared: a chunk that moved loops with its connection is returned to
+/// the pool of the loop where it is emptied.
+final class ChunkPool {
+    /// Small chunks hold what one turn sends to one connection in the common case; large ones carry bulk.
+    static let smallBytes = 4 << 10
+    static let largeBytes = 64 << 10
+    private static let keptSmall = 1024
+    private static let keptLarge = 64
+
+    private var small: UnsafeMutablePointer<Chunk>?
+    private var large: UnsafeMutablePointer<Chunk>?
+    private var smallCount = 0
+    private var largeCount = 0
+
+    deinit {
+        while let chunk = small { small = chunk.pointee.next; free(chunk) }
+        while let chunk = large { large = chunk.pointee.next; free(chunk) }
+    }
+
+    /// An empty chunk; `isLarge` where more than a small one's worth is to come.
+    func take(isLarge: Bool) -> UnsafeMutablePointer<Chunk> {
+        if isLarge {
+            if let chunk = large { large = chunk.pointee.next; largeCount -= 1; return Self.reset(chunk) }
+            return Self.make(capacity: Self.largeBytes)
+        }
+        if let chunk = small { small = chunk.pointee.next; smallCount -= 1; return Self.reset(chunk) }
+        return Self.make(capacity: Self.smallBytes)
+    }
+
+    /// Takes a chunk back, and frees it where enough of its size are kept.
+    func give(_ chunk: UnsafeMutablePointer<Chunk>) {
+        if Int(chunk.pointee.capacity) == Self.largeBytes {
+            guard largeCount < Self.keptLarge else { return free(chunk) }
+            chunk.pointee.next = large
+            large = chunk
+            largeCount += 1
+        } else {
+            guard smallCount < Self.keptSmall else { return free(chunk) }
+            chunk.pointee.next = small
+            small = chunk
+            smallCount += 1
+        }
+    }
+
+    private static func reset(_ chunk: UnsafeMutablePointer<Chunk>) -> UnsafeMutablePointer<Chunk> {
+        chunk.pointee.next = nil
+        chunk.pointee.start = 0
+        chunk.pointee.end = 0
+        return chunk
+    }
+
+    private static func make(capacity: Int) -> UnsafeMutablePointer<Chunk> {
+        guard let memory = malloc(MemoryLayout<Chunk>.stride + capacity) else { fatalError("out of memory") }
+        let chunk = memory.bindMemory(to: Chunk.self, capacity: 1)
+        chunk.initialize(to: Chunk(next: nil, start: 0, end: 0, capacity: Int32(capacity)))
+        return chunk
+    }
+}
+
+/// Bytes on their way out of one connection, in order: a list of chunks, appended at the tail and consumed at the head.
+/// The bytes between are never moved, so the head may be in the kernel's hands while the tail grows.
+struct OutboundBuffer: ~Copyable {
+    private var head: UnsafeMutablePointer<Chunk>?
+    private var tail: UnsafeMutablePointer<Chunk>?
+    /// Bytes that wait.
+    private(set) var byteCount = 0
+
+    init() {}
+
+    var isEmpty: Bool { byteCount == 0 }
+
+    deinit {
+        var next = head
+        while let chunk = next { next = chunk.pointee.next; free(chunk) }
+    }
+
+    /// Room for at least one and at most `wanted` bytes behind the last one. What was written there counts after
+    /// `commit`; until then nothing else may be appended.
+    @inline(__always)
+    mutating func reserve(_ wanted: Int, from pool: ChunkPool) -> UnsafeMutableRawBufferPointer {
+        // SAFETY: the tail belongs to this list, and end ≤ capacity always holds.
+        if let tail, tail.pointee.end < tail.pointee.capacity {
+            let room = Int(tail.pointee.capacity - tail.pointee.end)
+            return UnsafeMutableRawBufferPointer(
+                start: tail.storage + Int(tail.pointee.end), count: min(room, wanted))
+        }
+        return reserveInNewChunk(wanted, from: pool)
+    }
+
+    @inline(never)
+    private mutating func reserveInNewChunk(_ wanted: Int, from pool: ChunkPool) -> UnsafeMutableRawBufferPointer {
+        let chunk = pool.take(isLarge: wanted > ChunkPool.smallBytes || tail != nil)
+        if let tail { tail.pointee.next = chunk } else { head = chunk }
+        tail = chunk
+        return UnsafeMutableRawBufferPointer(start: chunk.storage, count: min(Int(chunk.pointee.capacity), wanted))
+    }
+
+    /// Counts `count` bytes that were written into the last reservation.
+    @inline(__always)
+    mutating func commit(_ count: Int) {
+        guard count > 0, let tail else { return }
+        precondition(count <= Int(tail.pointee.capacity - tail.pointee.end), "commit beyond the reservation")
+        tail.pointee.end += Int32(count)
+        byteCount += count
+    }
+
+    /// Copies `bytes` behind the last one.
+    @inline(__always)
+    mutating func append(_ bytes: UnsafeRawBufferPointer, from pool: ChunkPool) {
+        var rest = bytes
+        while let source = rest.baseAddress, rest.count > 0 {
+            let room = reserve(rest.count, from: pool)
+            // SAFETY: `room` is fresh storage of at least one byte, disjoint from the source.
+            memcpy(room.baseAddress!, source, room.count)
+            commit(room.count)
+            rest = UnsafeRawBufferPointer(rebasing: rest[room.count...])
+        }
+    }
+
+    /// Describes up to `vectors.count` runs of waiting bytes, in order; returns how many it wrote.
+    func gather(into vectors: UnsafeMutableBufferPointer<iovec>) -> Int {
+        var count = 0
+        var next = head
+        while let chunk = next, count < vectors.count {
+            let waiting = Int(chunk.pointee.end - chunk.pointee.start)
+            if waiting > 0 {
+                vectors[count] = iovec(iov_base: chunk.storage + Int(chunk.pointee.start), iov_len: waiting)
+                count += 1
+            }
+            next = chunk.pointee.next
+        }
+        return count
+    }
+
+    /// The first run of waiting bytes; empty where nothing waits.
+    var first: UnsafeRawBufferPointer {
+        guard let head else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        return UnsafeRawBufferPointer(
+            start: head.storage + Int(head.pointee.start), count: Int(head.pointee.end - head.pointee.start))
+    }
+
+    /// Drops `count` bytes from the front: they are in the kernel's buffers, or encrypted.
+    mutating func consume(_ count: Int, to pool: ChunkPool) {
+        precondition(count <= byteCount, "consuming more than waits")
+        byteCount -= count
+        var rest = Int32(count)
+        while let chunk = head {
+            let waiting = chunk.pointee.end - chunk.pointee.start
+            if rest < waiting {
+                chunk.pointee.start += rest
+                return
+            }
+            rest -= waiting
+            head = chunk.pointee.next
+            if head == nil { tail = nil }
+            pool.give(chunk)
+        }
+    }
+
+    /// Drops everything.
+    mutating func removeAll(to pool: ChunkPool) {
+        consume(byteCount, to: pool)
+        while let chunk = head { head = chunk.pointee.next; pool.give(chunk) }
+        tail = nil
+    }
+}
