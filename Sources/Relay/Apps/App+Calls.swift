@@ -1,0 +1,155 @@
+internal import Logging
+internal import Synchronization
+
+/// Whom a call answers when it ends.
+enum PendingCall {
+    /// A hook's or event's: failures are logged.
+    case nobody
+    /// The handshake waits.
+    case handshake(ConnectionID)
+    /// An instruction; `id` is the request's, as JSON text, where there is one.
+    case instruction(ConnectionID, name: String, id: [UInt8]?)
+}
+
+// Into the engine and back: calls, what becomes of their outcomes, and replies.
+extension App {
+    private static let lastCall = Atomic<UInt64>(0)
+
+    static func nextCallID() -> CallID {
+        CallID(rawValue: lastCall.wrappingAdd(1, ordering: .relaxed).newValue)
+    }
+
+    /// Invokes an instruction for a connection.
+    func invoke(
+        _ instruction: Instruction, _ parameters: UnsafeRawBufferPointer?, _ connection: Connection,
+        _ id: UnsafeRawBufferPointer?
+    ) {
+        let call = Self.nextCallID()
+        let outcome = inEngine {
+            engine.call(
+                instruction.function, name: .instruction(instruction),
+                arguments: .instruction(connection: connection.id, parameters: parameters), id: call,
+                wantsResult: id != nil || connection.isLivecode)
+        }
+        if case .suspended = outcome {
+            pending[call] = .instruction(connection.id, name: instruction.name, id: id.map(Array.init))
+        } else {
+            answerInstruction(instruction.name, outcome, connection, id)
+        }
+        settle()
+    }
+
+    /// Calls a hook chain.
+    func call(
+        _ function: FunctionReference, _ name: StaticOrInstructionName, _ arguments: CallArguments,
+        _ waiting: PendingCall
+    ) {
+        let call = Self.nextCallID()
+        let outcome = inEngine {
+            engine.call(function, name: name, arguments: arguments, id: call, wantsResult: false)
+        }
+        if case .suspended = outcome { pending[call] = waiting } else { finish(waiting, outcome) }
+        settle()
+    }
+
+    /// Runs a chunk for `eval`.
+    func evaluate(_ body: String, _ connection: Connection, _ id: UnsafeRawBufferPointer?) {
+        let call = Self.nextCallID()
+        let outcome = inEngine { engine.evaluate(body: body, connection: connection.id, id: call) }
+        if case .suspended = outcome {
+            pending[call] = .instruction(connection.id, name: BuiltIn.eval.rawValue, id: id.map(Array.init))
+        } else {
+            answerInstruction(BuiltIn.eval.rawValue, outcome, connection, id)
+        }
+        settle()
+    }
+
+    private func inEngine(_ body: () -> CallOutcome) -> CallOutcome {
+        precondition(!isInEngine, "the engine is entered while it runs")
+        isInEngine = true
+        defer { isInEngine = false }
+        return body()
+    }
+
+    // MARK: Outcomes
+
+    func finish(_ waiting: PendingCall, _ outcome: CallOutcome) {
+        switch waiting {
+        case .nobody:
+            if case .failed(let failure) = outcome { unattendedFailure(failure) }
+        case .handshake(let id):
+            guard let connection = connections[id] else { return }
+            finishHandshake(connection, outcome)
+        case .instruction(let connectionID, let name, let id):
+            guard let connection = connections[connectionID] else { return }
+            guard let id else { return answerInstruction(name, outcome, connection, nil) }
+            id.withUnsafeBytes { answerInstruction(name, outcome, connection, $0) }
+        }
+    }
+
+    private func finishHandshake(_ connection: Connection, _ outcome: CallOutcome) {
+        switch outcome {
+        case .returned:
+            letIn(connection)
+        case .refused(let status, let reason):
+            connection.refuse(HTTPStatus(code: status), reason)
+        case .failed(let failure):
+            unattendedFailure(failure)
+            connection.refuse(.internalServerError, "A script that decides about connections failed.")
+        case .suspended:
+            preconditionFailure("a call that ended is suspended")
+        }
+    }
+
+    private func answerInstruction(
+        _ name: String, _ outcome: CallOutcome, _ connection: Connection, _ id: UnsafeRawBufferPointer?
+    ) {
+        switch outcome {
+        case .returned(let json):
+            livecode(connection) { Livecode.returned(JSONText.plain(json)) }
+            guard let id else { return }
+            if let json { return answer(connection, id: id, .success(json)) }
+            Array("null".utf8).withUnsafeBytes { answer(connection, id: id, .success($0)) }
+        case .failed(let failure):
+            log(failure, connection.id)
+            livecode(connection) { Livecode.returned(failure.message) }
+            if let id { answer(connection, id: id, .failure(InstructionError(failure))) }
+        case .refused, .suspended:
+            preconditionFailure("an instruction's call ended as a handshake's")
+        }
+    }
+
+    func log(_ failure: ScriptFailure, _ connection: ConnectionID?) {
+        var metadata: Logger.Metadata = [
+            "app": "\(name)", "code": "\(failure.code.rawValue)", "reason": "\(failure.message)",
+            "generation": "\(failure.generation ?? set.generation)",
+        ]
+        if let instruction = failure.instruction { metadata["instruction"] = "\(instruction)" }
+        if let connection { metadata["connection"] = "\(connection)" }
+        if let traceback = failure.traceback { metadata["traceback"] = "\(traceback)" }
+        shared.logger.warning("script failed", metadata: metadata)
+    }
+
+    // MARK: Replies
+
+    /// Sends `{"id": ID, "result": …}` or `{"id": ID, "error": …}`; `id` and the result are JSON texts already.
+    func answer(
+        _ connection: Connection, id: UnsafeRawBufferPointer, _ result: Result<UnsafeRawBufferPointer, InstructionError>
+    ) {
+        scratch.removeAll(keepingCapacity: true)
+        scratch.append(contentsOf: #"{"id":"#.utf8)
+        scratch.append(contentsOf: id)
+        switch result {
+        case .success(let json):
+            scratch.append(contentsOf: #","result":"#.utf8)
+            scratch.append(contentsOf: json)
+        case .failure(let error):
+            scratch.append(contentsOf: #","error":"#.utf8)
+            error.append(to: &scratch)
+        }
+        scratch.append(UInt8(ascii: "}"))
+        scratch.withUnsafeBytes { _ = connection.sendMessage($0, isText: true) }
+        // A long answer's memory is not kept for the short ones that follow.
+        if scratch.capacity > 256 << 10 { scratch = [] }
+    }
+}

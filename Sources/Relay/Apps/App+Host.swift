@@ -1,0 +1,155 @@
+internal import Logging
+internal import Synchronization
+
+// What scripts can ask of the relay. Each of these only queues: no script is entered from here.
+extension App: EngineHost {
+    private static let lastTimer = Atomic<UInt64>(0)
+    /// Timers that one app may have at a time: a script that makes them in a loop is stopped by this.
+    private static let maximumTimers = 10_000
+
+    // MARK: Connections
+
+    package func send(_ bytes: UnsafeRawBufferPointer, isText: Bool, to id: ConnectionID) -> ScriptSendResult {
+        guard let target = connections[id], target.lifecycle.isOpen else { return .dropped }
+        let limits = loop.limits
+        // Above the high watermark the source is paused, so this bound is reached only by what has no source to pause
+        // (timers), or by one call's whole output.
+        guard target.queuedBytes + bytes.count <= limits.outboundHighBytes + limits.outputBytesPerCall else {
+            return .dropped
+        }
+        _ = target.sendMessage(bytes, isText: isText)
+        guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
+        // The turn has produced a lot: let the kernel have it now, and see whether the receiver keeps up.
+        target.flush()
+        guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
+        caller?.wait(for: target)
+        return .backpressure
+    }
+
+    package func close(_ id: ConnectionID, code: UInt16, reason: String) -> Bool {
+        guard let connection = connections[id], connection.lifecycle.isOpen else { return false }
+        connection.close(CloseCode(rawValue: code), reason: reason)
+        return true
+    }
+
+    package func isOpen(_ id: ConnectionID) -> Bool {
+        connections[id]?.lifecycle.isOpen ?? false
+    }
+
+    package func facts(of id: ConnectionID) -> ConnectionFacts? {
+        guard let connection = connections[id], let request = connection.request else { return nil }
+        return ConnectionFacts(
+            id: id, app: name, remoteAddress: connection.address.host, remotePort: Int(connection.address.port),
+            path: request.head.path, query: request.head.query, headers: request.head.headers,
+            port: connection.listener.port, isAdmin: connection.isAdmin, subprotocol: request.subprotocol,
+            tls: connection.secure?.session.version)
+    }
+
+    // MARK: Servers
+
+    package func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode? {
+        guard let target = connections[connection], target.lifecycle.isOpen else { return .notFound }
+        switch servers.install(server, connection, replaces: options.replaces) {
+        case .unchanged:
+            break
+        case .taken:
+            return .conflict
+        case .replaced(let holder):
+            connections[holder]?.close(.replaced, reason: "another connection was installed as this server")
+            emit("server.destroyed", server, holder)
+            emit("server.created", server, connection)
+        case .installed:
+            emit("server.created", server, connection)
+        }
+        return nil
+    }
+
+    package func uninstall(server: ServerID) -> Bool {
+        guard let holder = servers[server], servers.uninstall(server) else { return false }
+        emit("server.destroyed", server, holder)
+        return true
+    }
+
+    package func server(_ server: ServerID) -> ConnectionID? { servers[server] }
+
+    // MARK: Timers
+
+    package func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {
+        guard timers.count < Self.maximumTimers else { return nil }
+        let serial = Self.lastTimer.wrappingAdd(1, ordering: .relaxed).newValue
+        let milliseconds = max(1, delay.wholeMilliseconds)
+        timers[serial] = ScriptTimer(
+            timer: loop.schedule(script: serial, of: self, after: milliseconds),
+            interval: repeats ? milliseconds : nil)
+        return ScriptTimerID(rawValue: serial)
+    }
+
+    package func cancel(_ timer: ScriptTimerID) {
+        guard let entry = timers.removeValue(forKey: timer.rawValue) else { return }
+        loop.cancel(script: timer.rawValue, entry.timer)
+    }
+
+    /// The loop's wheel has reached a script's timer.
+    func timerFired(_ serial: UInt64) {
+        guard let entry = timers[serial] else { return }
+        if let interval = entry.interval {
+            timers[serial]?.timer = loop.schedule(script: serial, of: self, after: interval)
+        } else {
+            timers[serial] = nil
+        }
+        isInEngine = true
+        engine.timerFired(ScriptTimerID(rawValue: serial))
+        isInEngine = false
+        settle()
+    }
+
+    // MARK: Outcomes that come later
+
+    package func callFinished(_ id: CallID, _ outcome: CallOutcome) {
+        guard let waiting = pending.removeValue(forKey: id) else { return }
+        guard case .handshake(let connection) = waiting else { return finish(waiting, outcome) }
+        // A connection that is let in runs its open hooks, and they need the engine, which is still on its way out.
+        // What `returned` lends is not looked at by then.
+        if case .returned = outcome {
+            afterwards.append(.handshake(connection, .returned(json: nil)))
+        } else {
+            afterwards.append(.handshake(connection, outcome))
+        }
+    }
+
+    package func unattendedFailure(_ failure: ScriptFailure) { log(failure, nil) }
+
+    package func log(level: ScriptLogLevel, message: String, fields: [(name: String, value: String)]) {
+        var metadata: Logger.Metadata = ["app": "\(name)"]
+        for field in fields { metadata[field.name] = "\(field.value)" }
+        let level: Logger.Level =
+            switch level {
+            case .debug: .debug
+            case .info: .info
+            case .warning: .warning
+            case .error: .error
+            }
+        shared.logger.log(level: level, "\(message)", metadata: metadata)
+    }
+
+    // MARK: Clocks, randomness, digests
+
+    package func wallClockSeconds() -> Double { System.wallClockSeconds() }
+    package func monotonicSeconds() -> Double { System.monotonicSeconds() }
+    package func randomBytes(_ count: Int) -> [UInt8] { SecureRandom.bytes(count) }
+    package func sha256(_ bytes: UnsafeRawBufferPointer) -> [UInt8] { Digest.sha256(bytes) }
+    package func hmacSHA256(key: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> [UInt8] {
+        Digest.hmacSHA256(key: key, bytes)
+    }
+    package func constantTimeEqual(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
+        Digest.constantTimeEqual(a, b)
+    }
+
+    package var configJSON: String {
+        var json = Array(#"{"app":"#.utf8)
+        JSONText.append(name, to: &json)
+        json.append(contentsOf: #","messageBytes":\#(loop.limits.messageBytes)"#.utf8)
+        json.append(contentsOf: #","outputBytesPerCall":\#(loop.limits.outputBytesPerCall)}"#.utf8)
+        return String(decoding: json, as: UTF8.self)
+    }
+}

@@ -1,0 +1,173 @@
+internal import Glibc
+internal import Logging
+internal import Synchronization
+
+/// A namespace: one script state, its instructions, its servers and the connections to it. Everything of an app happens
+/// on its home loop, one thing at a time.
+///
+/// This file: how it is made and which connections it has. `App+Messages` dispatches what connections send, `App+Calls`
+/// enters the engine and answers, `App+Changes` swaps instruction sets, `App+BuiltIns` are the relay's own
+/// instructions, `App+Host` is what scripts can ask of the relay.
+package final class App {
+    /// The app at `/`.
+    static let defaultName = "default"
+
+    let name: String
+    let shared: SharedState
+    // SAFETY: loops are freed when the process ends. Set before anything can reach the app (`attach`).
+    private(set) unowned(unsafe) var loop: EventLoop
+    private(set) var engine: any InstructionEngine
+
+    var set = InstructionSet.empty
+    var servers = ServerRegistry()
+    /// Every connection from its admission on, until its close hooks have run.
+    var connections: [ConnectionID: Connection] = [:]
+    /// Calls that have yielded, and whom they will answer.
+    var pending: [CallID: PendingCall] = [:]
+    /// The connection whose message is being handled: the source that has to wait when a receiver is full.
+    var caller: Connection?
+    /// What scripts caused and what can only happen once the engine has been left, in order.
+    var afterwards: [Afterwards] = []
+    var isInEngine = false
+    var timers: [UInt64: ScriptTimer] = [:]
+    /// Replies are written here, so that each needs no memory of its own.
+    var scratch: [UInt8] = []
+
+    enum Afterwards {
+        case event(String, json: String)
+        /// A handshake hook that had yielded has decided.
+        case handshake(ConnectionID, CallOutcome)
+    }
+
+    struct ScriptTimer {
+        var timer: TimerID
+        /// Milliseconds between two firings; nil where it fires once.
+        var interval: UInt64?
+    }
+
+    /// An app with an empty instruction set, whose home is `loop`; `attach` follows on that loop.
+    static func make(name: String, loop: EventLoop) throws(ScriptFailure) -> App {
+        let app = App(name: name, loop: loop)
+        app.engine = try loop.shared.makeEngine(app, budgets(of: loop.shared.configuration.limits))
+        return app
+    }
+
+    private init(name: String, loop: EventLoop) {
+        self.name = name
+        self.loop = loop
+        shared = loop.shared
+        engine = NoEngine()
+    }
+
+    func attach(to loop: EventLoop) { self.loop = loop }
+
+    static func budgets(of limits: Limits) -> ScriptBudgets {
+        var budgets = ScriptBudgets()
+        budgets.burst = limits.burst
+        budgets.callTime = limits.callTime
+        budgets.memoryBytes = limits.scriptMemory
+        budgets.outputBytesPerCall = limits.outputBytesPerCall
+        return budgets
+    }
+
+    func limitsChanged(_ limits: Limits) {
+        engine.budgets = Self.budgets(of: limits)
+        for connection in connections.values { connection.reader.maximumMessageBytes = limits.messageBytes }
+    }
+
+    /// The app is removed: its connections are closed, its timers stop.
+    func shutDown() {
+        for connection in connections.values { connection.close(.goingAway, reason: "the app was removed") }
+        for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
+        timers = [:]
+    }
+
+    // MARK: Connections
+
+    func connection(_ id: ConnectionID) -> Connection? { connections[id] }
+
+    /// A connection has asked to be let in.
+    func admit(_ connection: Connection) {
+        connections[connection.id] = connection
+        guard let chain = set.chains[.handshake] else { return letIn(connection) }
+        call(chain, .fixed("handshake hook"), .handshake(connection: connection.id), .handshake(connection.id))
+    }
+
+    func letIn(_ connection: Connection) {
+        connection.admitted()
+        guard connection.lifecycle.isOpen else { return }
+        if let chain = set.chains[.open] {
+            call(chain, .fixed("open hook"), .open(connection: connection.id), .nobody)
+        }
+        connection.beginReading()
+    }
+
+    /// The connection is gone, and no script is running: tell the scripts.
+    func closed(_ connection: Connection) {
+        guard connections[connection.id] != nil else { return }
+        let freed = servers.removeAll(of: connection.id)
+        if connection.wasOpen, let chain = set.chains[.close] {
+            let arguments = CallArguments.close(
+                connection: connection.id, code: connection.closeCode.rawValue, reason: connection.closeReason)
+            call(chain, .fixed("close hook"), arguments, .nobody)
+        }
+        for server in freed { emit("server.destroyed", server, connection.id) }
+        settle()
+        connections[connection.id] = nil
+        engine.forget(connection.id)
+    }
+
+    // MARK: What follows from a call
+
+    func emit(_ event: String, _ server: ServerID, _ connection: ConnectionID) {
+        guard set.chains[.event(event)] != nil else { return }
+        var json = Array(#"{"server":"#.utf8)
+        JSONText.append(server, to: &json)
+        json.append(contentsOf: #","connection":\#(connection.rawValue)}"#.utf8)
+        afterwards.append(.event(event, json: String(decoding: json, as: UTF8.self)))
+    }
+
+    /// Does what had to wait for the engine to be left. It can cause more; that follows in order.
+    func settle() {
+        while !isInEngine, !afterwards.isEmpty {
+            switch afterwards.removeFirst() {
+            case .event(let event, let json):
+                guard let chain = set.chains[.event(event)] else { continue }
+                call(chain, .fixed("event hook"), .event(json: json), .nobody)
+            case .handshake(let connection, let outcome):
+                finish(.handshake(connection), outcome)
+            }
+        }
+    }
+}
+
+/// An app on its way to its home loop. `@unchecked Sendable`: whoever makes it forgets it when posting this.
+struct AppTransfer: @unchecked Sendable {
+    let app: App
+    init(_ app: App) { self.app = app }
+}
+
+/// Stands in for the engine while an app is being made, since an engine needs its host first.
+private final class NoEngine: InstructionEngine {
+    private let failure = ScriptFailure(code: .internal, message: "the app has no engine")
+    var budgets = ScriptBudgets()
+    var memoryBytes: Int { 0 }
+    func stage(script name: String, source: UnsafeRawBufferPointer) throws(ScriptFailure) -> StagedUnit { throw failure }
+    func stage(instruction name: String, body: String, isPublic: Bool) throws(ScriptFailure) -> StagedUnit {
+        throw failure
+    }
+    func stage(module name: String, source: String) throws(ScriptFailure) -> StagedUnit { throw failure }
+    func runReload(of unit: StagedUnit, previousGeneration: Int) throws(ScriptFailure) { throw failure }
+    func commit(_ unit: StagedUnit) {}
+    func discard(_ unit: StagedUnit) {}
+    func makeChain(_ point: HookPoint, _ functions: [FunctionReference]) -> FunctionReference? { nil }
+    func activate(generation: Int, eventChains: [String: FunctionReference]) {}
+    func release(_ function: FunctionReference) {}
+    func call(
+        _ function: FunctionReference, name: StaticOrInstructionName, arguments: CallArguments, id: CallID,
+        wantsResult: Bool
+    ) -> CallOutcome { .failed(failure) }
+    func evaluate(body: String, connection: ConnectionID, id: CallID) -> CallOutcome { .failed(failure) }
+    func timerFired(_ timer: ScriptTimerID) {}
+    func forget(_ connection: ConnectionID) {}
+}

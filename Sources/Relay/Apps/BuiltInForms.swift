@@ -1,0 +1,154 @@
+// What the relay's own instructions take and return, as DESIGN §6 names it on the wire.
+
+struct AddInstructionParameters: Decodable {
+    var instructionToAdd: String
+    /// A function expression.
+    var body: String
+    var `public`: Bool?
+}
+
+struct InstructionParameters: Decodable {
+    var instruction: String
+}
+
+struct EvalParameters: Decodable {
+    var body: String
+}
+
+struct LoadScriptParameters: Decodable {
+    var name: String
+    var source: String
+    var dryRun: Bool?
+    var ifGeneration: Int?
+}
+
+struct NameParameters: Decodable {
+    var name: String
+}
+
+struct RequireParameters: Decodable {
+    var module: String
+    var source: String
+}
+
+struct CloseParameters: Decodable {
+    var connection: UInt64
+    var code: UInt16?
+    var reason: String?
+}
+
+struct AppParameters: Decodable {
+    var app: String
+}
+
+struct CreateCredentialParameters: Decodable {
+    var rights: [String]
+    var app: String?
+    /// Seconds since 1970.
+    var expires: Int64?
+    var cidr: String?
+    var maxConnections: Int?
+}
+
+struct RevokeCredentialParameters: Decodable {
+    var id: String
+}
+
+struct AddedInstruction: Encodable {
+    var instruction: String
+    var version: Int
+    var generation: Int
+}
+
+struct GenerationResult: Encodable {
+    var generation: Int
+}
+
+struct LoadedScript: Encodable {
+    var generation: Int
+    var instructions: [String]
+}
+
+struct ModuleDescription: Encodable {
+    var module: String
+    var version: Int
+}
+
+struct AppResult: Encodable {
+    var app: String
+}
+
+struct AppDescription: Encodable {
+    var app: String
+    /// The loop that is its home.
+    var loop: Int
+}
+
+struct CreatedCredential: Encodable {
+    var id: String
+    /// The secret: shown here and never again.
+    var credential: String
+}
+
+struct InstructionDescription: Encodable {
+    var instruction: String
+    var version: Int
+    var `public`: Bool
+    var summary: String
+    var script: String?
+    var generation: Int
+
+    init(_ instruction: Instruction) {
+        self.instruction = instruction.name
+        version = instruction.version
+        `public` = instruction.isPublic
+        summary = instruction.summary
+        script = instruction.script
+        generation = instruction.generation
+    }
+}
+
+struct ServerDescription: Encodable {
+    var server: ServerID
+    var connection: UInt64
+    var remoteAddress: String?
+}
+
+struct ConnectionDescription: Encodable {
+    var connection: UInt64
+    var remoteAddress: String
+    var remotePort: Int
+    var path: String
+    var admin: Bool
+    var subprotocol: String?
+    var tls: String?
+    /// Bytes that wait to be sent to it.
+    var queuedBytes: Int
+    /// It is not read because a receiver of its messages is full.
+    var waiting: Bool
+    /// Milliseconds since it last sent anything.
+    var silentMilliseconds: UInt64
+
+    init(_ connection: Connection, now: UInt64) {
+        self.connection = connection.id.rawValue
+        remoteAddress = connection.address.host
+        remotePort = Int(connection.address.port)
+        path = connection.request?.head.path ?? "/"
+        admin = connection.isAdmin
+        subprotocol = connection.request?.subprotocol
+        tls = connection.secure?.session.version
+        queuedBytes = connection.queuedBytes
+        waiting = connection.waitsFor > 0
+        silentMilliseconds = now - min(now, connection.deadlines.lastReceived)
+    }
+}
+
+extension ServerID: Encodable {
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        switch self {
+        case .name(let name): try container.encode(name)
+        case .number(let number): try container.encode(number)
+        }
+    }
+}

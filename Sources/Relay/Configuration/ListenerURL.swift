@@ -1,0 +1,204 @@
+/// Where the relay listens and what it asks of whoever connects there (DESIGN §5): `ws://HOST:PORT`,
+/// `wss://HOST:PORT`, `unix:PATH`, with the query items `auth=TOKEN` and `livecode=1`.
+///
+/// The token is in `token` and nowhere else: `description` redacts it.
+package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
+    package enum Address: Hashable, Sendable {
+        /// `host` is a name or an address in the text form that getaddrinfo(3) takes, IPv6 without brackets. Port 0
+        /// picks a free port.
+        case internet(host: String, port: UInt16)
+        case unix(path: String)
+    }
+
+    /// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of them a NUL.
+    static let longestUnixPath = 107
+
+    package let address: Address
+    /// `wss`: TLS comes before HTTP.
+    package let isSecure: Bool
+    /// What every connection must present (`auth=`).
+    package let token: String?
+    /// Whether node-livecode's log lines are sent to every connection (DESIGN §6).
+    package let livecode: Bool
+
+    package init(address: Address, isSecure: Bool = false, token: String? = nil, livecode: Bool = false) {
+        self.address = address
+        self.isSecure = isSecure
+        self.token = token
+        self.livecode = livecode
+    }
+
+    /// Reads what `--listen` takes.
+    package init(parsing text: String) throws(ConfigurationError) {
+        // The location is printed as one line, and its parts are separated by blanks in RELAYD_LISTEN.
+        guard text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f }) else {
+            throw ConfigurationError("a listener URL must hold no blanks and no control characters.")
+        }
+        let mark = text.firstIndex(of: "?") ?? text.endIndex
+        let place = text[..<mark]
+        if place.hasPrefix("ws://") {
+            address = try Self.internet(place.dropFirst(5), of: place)
+            isSecure = false
+        } else if place.hasPrefix("wss://") {
+            address = try Self.internet(place.dropFirst(6), of: place)
+            isSecure = true
+        } else if place.hasPrefix("unix:") {
+            address = try Self.unix(place.dropFirst(5))
+            isSecure = false
+        } else {
+            throw ConfigurationError(
+                "listener \"\(place)\" must be ws://HOST:PORT, wss://HOST:PORT or unix:PATH, "
+                    + "as in ws://127.0.0.1:8087.")
+        }
+        var token: String?, livecode: Bool?
+        let query = mark == text.endIndex ? text[mark...] : text[text.index(after: mark)...]
+        for item in query.split(separator: "&") {
+            let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let value = parts.count == 2 ? String(parts[1]) : ""
+            switch parts[0] {
+            case "auth":
+                guard token == nil else { throw Self.twice("auth", place) }
+                token = try Self.token(value, of: place)
+            case "livecode":
+                guard livecode == nil else { throw Self.twice("livecode", place) }
+                guard value == "1" || value == "0" else {
+                    throw ConfigurationError("listener \(place): livecode must be 1 or 0, not \"\(value)\".")
+                }
+                livecode = value == "1"
+            case "proxy", "server", "port":
+                throw ConfigurationError(
+                    "listener \(place): this version does not support the item \"\(parts[0])\" yet.")
+            default:
+                throw ConfigurationError(
+                    "listener \(place): there is no item \"\(parts[0])\"; a listener takes auth=TOKEN and livecode=1.")
+            }
+        }
+        self.token = token
+        self.livecode = livecode ?? false
+    }
+
+    /// The URL without the query: what `listening` prints, with `port` in place of the one asked for.
+    package func location(port actual: UInt16? = nil) -> String {
+        switch address {
+        case .internet(let host, let port):
+            let shown = host.contains(":") ? "[\(host)]" : host
+            return "\(isSecure ? "wss" : "ws")://\(shown):\(actual ?? port)"
+        case .unix(let path):
+            return "unix:\(path)"
+        }
+    }
+
+    package var description: String {
+        let items = (token == nil ? [] : ["auth=…"]) + (livecode ? ["livecode=1"] : [])
+        return items.isEmpty ? location() : location() + "?" + items.joined(separator: "&")
+    }
+}
+
+extension ListenerURL {
+    private static func twice(_ item: String, _ place: Substring) -> ConfigurationError {
+        ConfigurationError("listener \(place): the item \"\(item)\" is there twice.")
+    }
+
+    private static func internet(_ authority: Substring, of place: Substring) throws(ConfigurationError) -> Address {
+        var rest = authority
+        if rest.hasSuffix("/") { rest.removeLast() }
+        guard !rest.contains("/"), !rest.contains("#"), !rest.contains("@") else {
+            throw ConfigurationError(
+                "listener \"\(place)\" must end after the port: paths name apps and are the client's choice.")
+        }
+        let host: Substring, afterHost: Substring
+        if rest.hasPrefix("[") {
+            guard let bracket = rest.firstIndex(of: "]") else {
+                throw ConfigurationError("listener \"\(place)\": the bracket before the IPv6 address is never closed.")
+            }
+            host = rest[rest.index(after: rest.startIndex)..<bracket]
+            afterHost = rest[rest.index(after: bracket)...]
+            guard host.contains(":"), host.utf8.allSatisfy({ isAddressByte($0) }) else {
+                throw ConfigurationError("listener \"\(place)\": \"\(host)\" is not an IPv6 address.")
+            }
+        } else {
+            let colon = rest.firstIndex(of: ":") ?? rest.endIndex
+            host = rest[..<colon]
+            afterHost = rest[colon...]
+            guard !afterHost.dropFirst().contains(":") else {
+                throw ConfigurationError(
+                    "listener \"\(place)\": write an IPv6 address in brackets, as in ws://[::1]:8087.")
+            }
+            guard !host.isEmpty else {
+                throw ConfigurationError(
+                    "listener \"\(place)\" has no host: write 0.0.0.0 or [::] for all addresses, 127.0.0.1 for this "
+                        + "machine only.")
+            }
+        }
+        guard afterHost.first == ":", let port = portNumber(afterHost.dropFirst()) else {
+            throw ConfigurationError("listener \"\(place)\" needs a port from 0 to 65535; 0 picks a free one.")
+        }
+        return .internet(host: host.lowercased(), port: port)
+    }
+
+    private static func portNumber(_ text: Substring) -> UInt16? {
+        guard text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) else { return nil }
+        return UInt16(text)
+    }
+
+    /// What an IPv6 address with a zone is made of: hexadecimal digits, `:`, `.` and `%ZONE`.
+    private static func isAddressByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: ":"), UInt8(ascii: "."), UInt8(ascii: "%"):
+            true
+        default: false
+        }
+    }
+
+    private static func unix(_ text: Substring) throws(ConfigurationError) -> Address {
+        // unix:///run/x is what other programs call unix:/run/x.
+        let path = text.hasPrefix("///") ? text.dropFirst(2) : text
+        guard !path.isEmpty, !path.hasPrefix("//") else {
+            throw ConfigurationError("listener \"unix:\(text)\" needs a path, as in unix:/run/relayd/relayd.sock.")
+        }
+        guard path.utf8.count <= longestUnixPath else {
+            throw ConfigurationError(
+                "listener unix:\(path): the path has \(path.utf8.count) bytes, a Unix socket's has at most "
+                    + "\(longestUnixPath).")
+        }
+        return .unix(path: String(path))
+    }
+
+    /// A token as it is compared: percent-decoded, visible ASCII only, because it must fit into a header and a
+    /// subprotocol item.
+    private static func token(_ text: String, of place: Substring) throws(ConfigurationError) -> String {
+        guard let decoded = percentDecoded(text), !decoded.isEmpty,
+            decoded.utf8.allSatisfy({ (0x21...0x7e).contains($0) })
+        else {
+            throw ConfigurationError(
+                "listener \(place): the auth token must be visible ASCII characters, percent-encoded where needed.")
+        }
+        return decoded
+    }
+}
+
+/// Replaces `%41` by what it stands for; nil where an escape is broken or the result is no UTF-8.
+package func percentDecoded(_ text: String) -> String? {
+    var bytes: [UInt8] = []
+    var rest = text.utf8[...]
+    while let byte = rest.popFirst() {
+        guard byte == UInt8(ascii: "%") else {
+            bytes.append(byte)
+            continue
+        }
+        guard let high = rest.popFirst().flatMap(hexadecimalValue), let low = rest.popFirst().flatMap(hexadecimalValue)
+        else { return nil }
+        bytes.append(high << 4 | low)
+    }
+    return String(validating: bytes, as: UTF8.self)
+}
+
+private func hexadecimalValue(_ byte: UInt8) -> UInt8? {
+    switch byte {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
+    default: nil
+    }
+}

@@ -1,0 +1,141 @@
+internal import Glibc
+package import Logging
+
+/// The relay as a process: binds, loads scripts, runs the loops, and obeys signals. The main loop runs on the thread
+/// that calls `run`; every other loop has a thread of its own.
+package final class Daemon {
+    private let shared: SharedState
+    private let configuration: Configuration
+    private var loops: [EventLoop] = []
+    private var settings: [ListenerSettings] = []
+    private let signals: SignalSource
+    private var isDraining = false
+    private var exitCode: Int32 = 0
+
+    package init(
+        configuration: Configuration, credentials: CredentialStore, logger: Logger,
+        makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
+    ) throws(StartError) {
+        self.configuration = configuration
+        signals = try SignalSource()
+        shared = SharedState(
+            configuration: configuration, credentials: credentials, logger: logger, makeEngine: makeEngine)
+    }
+
+    /// Binds every listener and loads the scripts. Nothing is accepted before `run`, but the kernel queues connections
+    /// from here on. Returns the listeners' URLs, with the ports that were bound.
+    package func start() throws(StartError) -> [String] {
+        let limit = System.raiseOpenFileLimit()
+        if limit < configuration.limits.connections {
+            shared.logger.notice(
+                "the limit of open files is below the limit of connections",
+                metadata: ["openFiles": "\(limit)", "connections": "\(configuration.limits.connections)"])
+        }
+        for index in 0..<configuration.loops { loops.append(try EventLoop(index: index, shared: shared)) }
+        shared.start(loops)
+        try makeDefaultApp()
+        for listener in configuration.listeners { try bind(listener) }
+        return settings.map(\.url)
+    }
+
+    private func makeDefaultApp() throws(StartError) {
+        let app: App
+        do { app = try App.make(name: App.defaultName, loop: loops[0]) } catch {
+            throw StartError("cannot make the default app: \(error.message)")
+        }
+        for file in try ScriptFile.all(configuration.scripts) {
+            do {
+                _ = try file.source.withUnsafeBytes { bytes throws(InstructionError) in
+                    try app.load(script: file.name, source: bytes)
+                }
+            } catch {
+                throw StartError("cannot load the script \(file.path): \(error.message)")
+            }
+        }
+        loops[0].apps[app.name] = app
+        _ = shared.apps.add(app.name, loop: 0)
+    }
+
+    private func bind(_ listener: ListenerURL) throws(StartError) {
+        let made: ListenerSettings
+        switch listener.address {
+        case .unix(let path):
+            made = ListenerSettings(listener, boundPort: nil, isAdmin: true, tls: nil)
+            try loops[0].add(Listener(fileDescriptor: try Binding.unix(path: path), settings: made))
+        case .internet(let host, let port):
+            let tls = listener.isSecure ? try tlsContext(configuration) : nil
+            let bound = try Binding.tcp(host: host, port: Int(port), count: loops.count)
+            made = ListenerSettings(listener, boundPort: UInt16(bound.port), isAdmin: false, tls: tls)
+            for (loop, descriptor) in zip(loops, bound.descriptors) {
+                try loop.add(Listener(fileDescriptor: descriptor, settings: made))
+            }
+        }
+        settings.append(made)
+    }
+
+    private func tlsContext(_ configuration: Configuration) throws(StartError) -> TLSContext {
+        do {
+            if let certificate = configuration.tlsCertificate, let key = configuration.tlsKey {
+                return try TLSContext.server(certificateFile: certificate, keyFile: key)
+            }
+            let files = try SelfSigned.ensure(in: configuration.stateDirectory, names: [])
+            return try TLSContext.server(certificateFile: files.certificate, keyFile: files.key)
+        } catch {
+            throw StartError("\(error)")
+        }
+    }
+
+    // MARK: Running
+
+    /// Runs until drained. `reload` reads the configuration again, on SIGHUP. Returns the exit code.
+    package func run(reload: @escaping () -> Result<Configuration, ConfigurationError>) -> Int32 {
+        do {
+            try loops[0].handle(signals) { [unowned self] signal in
+                switch signal {
+                case .reload: self.reload(reload)
+                case .terminate: self.terminate()
+                }
+            }
+        } catch {
+            shared.logger.error("\(error)")
+            return 1
+        }
+        let threads = loops.dropFirst().map { loop in
+            System.startThread(name: "loop \(loop.index)") { loop.run() }
+        }
+        loops[0].run()
+        for thread in threads { pthread_join(thread, nil) }
+        for case .unix(let path) in configuration.listeners.map(\.address) { unlink(path) }
+        return exitCode
+    }
+
+    /// SIGHUP: everything new is made and checked before anything is replaced.
+    private func reload(_ read: () -> Result<Configuration, ConfigurationError>) {
+        switch read() {
+        case .failure(let error):
+            shared.logger.error("the configuration was not reloaded", metadata: ["reason": "\(error)"])
+        case .success(let configuration):
+            var context: TLSContext?
+            if settings.contains(where: \.isSecure) {
+                do { context = try tlsContext(configuration) } catch {
+                    return shared.logger.error("the certificate was not reloaded", metadata: ["reason": "\(error)"])
+                }
+            }
+            if let context { for listener in settings { listener.replace(context) } }
+            shared.replace(configuration)
+            shared.logger.info("reloaded configuration and certificates")
+        }
+    }
+
+    /// SIGTERM: drain; once more: end now.
+    private func terminate() {
+        guard !isDraining else {
+            exitCode = 1
+            return shared.broadcast(.stop)
+        }
+        isDraining = true
+        shared.logger.info("draining", metadata: ["timeout": "\(configuration.drainTimeout)"])
+        let isEmpty = shared.beginDraining()
+        shared.broadcast(isEmpty ? .stop : .drain(milliseconds: configuration.drainTimeout.wholeMilliseconds))
+    }
+}

@@ -1,0 +1,319 @@
+internal import Glibc
+internal import Logging
+
+/// One thread's share of the relay: its sockets, timers, apps and mailbox. A turn of the loop goes one way:
+///
+///     wait → completions → timers → mailbox → closed connections → one send per connection that has output
+///
+/// Everything here belongs to the loop's thread, `mailbox` excepted. `@unchecked Sendable` because references to a loop
+/// cross threads for the sake of that mailbox alone.
+final class EventLoop: @unchecked Sendable {
+    let index: Int
+    let mailbox: Mailbox
+    let shared: SharedState
+    let backend: EpollBackend
+    let table = ConnectionTable()
+    let pool = ChunkPool()
+    /// Where TLS decrypts to: lent to one connection at a time, within one receive.
+    let plaintext = UnsafeMutableRawBufferPointer.allocate(byteCount: EpollBackend.receiveBytes, alignment: 64)
+
+    /// Milliseconds of the monotonic clock, read once a turn.
+    private(set) var now = System.monotonicMilliseconds()
+    private(set) var limits: Limits
+    /// The apps whose home is this loop.
+    var apps: [String: App] = [:]
+    /// Set once the relay drains: nothing new is let in.
+    private(set) var isDraining = false
+
+    private var wheel = TimerWheel()
+    private var expired: [UInt64] = []
+    private var dirty: [Connection] = []
+    private var closed: [Connection] = []
+    private var resumed: [Connection] = []
+    private var scriptTimers: [UInt64: App] = [:]
+    private var isRunning = true
+    private var signals: SignalSource?
+    private var onSignal: (SignalSource.Signal) -> Void = { _ in }
+    /// Held back so that there is one descriptor to refuse a connection with when all others are used up.
+    private var reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)
+
+    init(index: Int, shared: SharedState) throws(StartError) {
+        self.index = index
+        self.shared = shared
+        limits = shared.configuration.limits
+        backend = try EpollBackend()
+        mailbox = try Mailbox()
+        try watch(mailbox.fileDescriptor, IOToken(.mailbox))
+    }
+
+    deinit { plaintext.deallocate() }
+
+    private func watch(_ fileDescriptor: Int32, _ token: IOToken) throws(StartError) {
+        var handle = IOHandle(fileDescriptor: fileDescriptor, token: token)
+        guard backend.add(&handle) else {
+            throw StartError("cannot watch a descriptor: \(System.describe(errno: errno))")
+        }
+    }
+
+    /// Delivers signals to `handler` on this loop.
+    func handle(_ source: SignalSource, with handler: @escaping (SignalSource.Signal) -> Void) throws(StartError) {
+        signals = source
+        onSignal = handler
+        try watch(source.fileDescriptor, IOToken(.signals))
+    }
+
+    // MARK: Turns
+
+    /// Runs turns on the calling thread until a `.stop` message.
+    func run() {
+        while isRunning { turn() }
+    }
+
+    private func turn() {
+        backend.wait(timeoutMilliseconds: waitTime())
+        now = System.monotonicMilliseconds()
+        while let completion = backend.next(table) { handle(completion) }
+        fireTimers()
+        resumeReaders()
+        reportClosed()
+        flush()
+    }
+
+    private func waitTime() -> Int32 {
+        guard dirty.isEmpty, closed.isEmpty, resumed.isEmpty else { return 0 }
+        guard let deadline = wheel.nextDeadline else { return -1 }
+        let current = System.monotonicMilliseconds()
+        return deadline <= current ? 0 : Int32(clamping: deadline - current)
+    }
+
+    @inline(__always)
+    private func handle(_ completion: Completion) {
+        switch completion {
+        case .received(let token, let bytes):
+            table[token]?.received(bytes)
+        case .sent(let token, let count):
+            table[token]?.sent(count)
+        case .endOfStream(let token):
+            table[token]?.endOfStream()
+        case .receiveFailed(let token, _), .sendFailed(let token, _):
+            table[token]?.disconnect(code: .abnormalClosure, reason: "")
+        case .accepted(let token, let fileDescriptor, let address):
+            accepted(fileDescriptor, from: address, on: token)
+        case .acceptExhausted(let token, let code):
+            acceptExhausted(token, errno: code)
+        case .readable(let token):
+            if token.owner == .mailbox { readMailbox() } else { readSignals() }
+        }
+    }
+
+    private func readSignals() {
+        while let signal = signals?.next() { onSignal(signal) }
+    }
+
+    private func resumeReaders() {
+        guard !resumed.isEmpty else { return }
+        let batch = resumed
+        resumed.removeAll(keepingCapacity: true)
+        for connection in batch { connection.resumeReading() }
+    }
+
+    /// Tells apps of the connections that are gone. Here and not where a connection dies, so that no script is entered
+    /// from within another call.
+    private func reportClosed() {
+        guard !closed.isEmpty else { return }
+        let batch = closed
+        closed.removeAll(keepingCapacity: true)
+        for connection in batch { connection.app?.closed(connection) }
+    }
+
+    private func flush() {
+        var position = 0
+        // A flush can make further connections dirty; they are appended and reached by the same walk.
+        while position < dirty.count {
+            dirty[position].flush()
+            position += 1
+        }
+        dirty.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: What connections ask of their loop
+
+    /// The connection has output: send it at the end of the turn.
+    @inline(__always)
+    func markDirty(_ connection: Connection) { dirty.append(connection) }
+
+    /// The connection may read again: from the next turn on.
+    func resume(_ connection: Connection) { resumed.append(connection) }
+
+    /// The connection is gone: its descriptor is closed and its app is told within this turn.
+    func remove(_ connection: Connection) {
+        table.remove(connection)
+        backend.remove(&connection.handle)
+        System.close(connection.handle.fileDescriptor)
+        shared.left(connection)
+        closed.append(connection)
+    }
+
+    /// Gives the connection to another loop, with everything it has received and not yet used.
+    func move(_ connection: Connection, to target: EventLoop) {
+        table.remove(connection)
+        backend.remove(&connection.handle)
+        connection.leave()
+        shared.directory.set(connection.id, loop: target.index)
+        target.mailbox.post(.adopt(ConnectionTransfer(connection)))
+    }
+
+    func schedule(at milliseconds: UInt64, for connection: Connection) -> TimerID {
+        wheel.schedule(at: milliseconds, payload: connection.handle.token.rawValue)
+    }
+
+    func cancel(_ timer: TimerID) { _ = wheel.cancel(timer) }
+
+    // MARK: Timers
+
+    private enum TimerOwner {
+        static let script: UInt64 = 0x10 << 56
+        static let mask: UInt64 = 0xFF << 56
+    }
+
+    /// A timer of a script of `app`; `serial` comes back in `App.timerFired`.
+    func schedule(script serial: UInt64, of app: App, after milliseconds: UInt64) -> TimerID {
+        scriptTimers[serial] = app
+        let start = System.monotonicMilliseconds()
+        return wheel.schedule(at: start &+ milliseconds, payload: TimerOwner.script | serial)
+    }
+
+    func cancel(script serial: UInt64, _ timer: TimerID) {
+        scriptTimers[serial] = nil
+        cancel(timer)
+    }
+
+    private func fireTimers() {
+        expired.removeAll(keepingCapacity: true)
+        wheel.advance(to: now, &expired)
+        for payload in expired {
+            if payload & TimerOwner.mask == TimerOwner.script {
+                let serial = payload & ~TimerOwner.mask
+                scriptTimers.removeValue(forKey: serial)?.timerFired(serial)
+                continue
+            }
+            let token = IOToken(rawValue: payload)
+            switch token.owner {
+            case .connection: table[token]?.timerFired()
+            case .listener: resumeListener(token)
+            case .mailbox: isRunning = false  // The window for draining is over.
+            case .signals, nil: break
+            }
+        }
+    }
+
+    // MARK: Mailbox
+
+    private func readMailbox() {
+        for message in mailbox.take() {
+            switch message {
+            case .adopt(let transfer):
+                adopt(transfer.connection)
+            case .close(let id, let code, let reason):
+                closeRouted(id, code, reason)
+            case .addApp(let transfer):
+                apps[transfer.app.name] = transfer.app
+                transfer.app.attach(to: self)
+            case .removeApp(let name):
+                apps.removeValue(forKey: name)?.shutDown()
+            case .revoked(let credential):
+                for connection in table.all where connection.credentialID == credential {
+                    connection.close(.credentialRevoked, reason: "the credential was revoked")
+                }
+            case .configurationChanged:
+                limits = shared.configuration.limits
+                for app in apps.values { app.limitsChanged(limits) }
+            case .drain(let milliseconds):
+                drain(within: milliseconds)
+            case .stop:
+                isRunning = false
+            }
+        }
+    }
+
+    private func adopt(_ connection: Connection) {
+        table.insert(connection)
+        guard backend.add(&connection.handle) else {
+            shared.logger.error("cannot watch a connection", metadata: ["connection": "\(connection.id)"])
+            return remove(connection)
+        }
+        connection.arrived(on: self)
+    }
+
+    private func closeRouted(_ id: ConnectionID, _ code: CloseCode, _ reason: String) {
+        // It may have moved on since; the directory knows, and a connection that is gone needs no closing.
+        if let connection = table.all.first(where: { $0.id == id }) {
+            connection.close(code, reason: reason)
+        } else if let loop = shared.directory.loop(of: id), loop != index {
+            shared.loops[loop].mailbox.post(.close(id, code, reason: reason))
+        }
+    }
+
+    // MARK: Listeners
+
+    func add(_ listener: Listener) throws(StartError) {
+        table.insert(listener)
+        guard backend.add(&listener.handle) else {
+            throw StartError("cannot watch \(listener.settings.url): \(System.describe(errno: errno))")
+        }
+    }
+
+    private func accepted(_ fileDescriptor: Int32, from address: SocketAddress, on token: IOToken) {
+        guard let listener = table.listener(token) else { return System.close(fileDescriptor) }
+        let refusal = isDraining ? Refusal.draining : shared.enter(address, limits)
+        let connection = Connection(
+            fileDescriptor: fileDescriptor, address: address, listener: listener.settings, loop: self,
+            isCounted: refusal == nil)
+        table.insert(connection)
+        shared.directory.set(connection.id, loop: index)
+        guard backend.add(&connection.handle) else { return remove(connection) }
+        connection.start(refusal: refusal)
+    }
+
+    /// No descriptor is left. With the one in reserve, those that wait are refused, so that they do not hang; then the
+    /// listener rests, since asking again at once would spin.
+    private func acceptExhausted(_ token: IOToken, errno code: Int32) {
+        guard let listener = table.listener(token) else { return }
+        shared.logger.warning(
+            "cannot accept connections; resting for 100 ms",
+            metadata: ["listener": "\(listener.settings.url)", "reason": "\(System.describe(errno: code))"])
+        if reserve >= 0 {
+            System.close(reserve)
+            for _ in 0..<64 {
+                guard case .accepted(let fileDescriptor, _) = System.accept(listener.handle.fileDescriptor) else { break }
+                System.close(fileDescriptor)
+            }
+            reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        }
+        backend.pauseReceive(&listener.handle)
+        _ = wheel.schedule(at: now + 100, payload: token.rawValue)
+    }
+
+    private func resumeListener(_ token: IOToken) {
+        guard let listener = table.listener(token), !isDraining else { return }
+        if reserve < 0 { reserve = open("/dev/null", O_RDONLY | O_CLOEXEC) }
+        backend.resumeReceive(&listener.handle)
+    }
+
+    // MARK: Draining
+
+    private func drain(within milliseconds: UInt64) {
+        guard !isDraining else { return }
+        isDraining = true
+        for listener in table.allListeners {
+            backend.remove(&listener.handle)
+            System.close(listener.handle.fileDescriptor)
+        }
+        _ = wheel.schedule(at: now + milliseconds, payload: IOToken(.mailbox).rawValue)
+        // Spread over half of the window, so that those who come back do not all come at once (DESIGN §10).
+        let window = max(1, milliseconds / 2)
+        for connection in table.all {
+            connection.drain(at: now + UInt64.random(in: 0..<min(window, 5_000)))
+        }
+    }
+}

@@ -1,0 +1,60 @@
+internal import CLinux
+internal import Glibc
+internal import Synchronization
+
+/// What another thread asks of a loop. Whatever crosses threads in the relay is one of these.
+enum LoopMessage: Sendable {
+    /// A connection that was on another loop lives here from now on.
+    case adopt(ConnectionTransfer)
+    /// Close a connection that is, or was, here.
+    case close(ConnectionID, CloseCode, reason: String)
+    /// An app's home is this loop.
+    case addApp(AppTransfer)
+    case removeApp(String)
+    /// Close what a revoked credential opened.
+    case revoked(credential: String)
+    /// Limits, log levels or certificates are new: read them again.
+    case configurationChanged
+    /// Accept nothing more and close what is open within the time given.
+    case drain(milliseconds: UInt64)
+    case stop
+}
+
+/// Where other threads leave messages for a loop: taken all at once, so that a batch costs one wake-up.
+final class Mailbox: Sendable {
+    /// Becomes readable when there is something to take: an eventfd(2).
+    let fileDescriptor: Int32
+    private let messages = Mutex<[LoopMessage]>([])
+
+    init() throws(StartError) {
+        fileDescriptor = eventfd(0, Int32(EFD_CLOEXEC.rawValue | EFD_NONBLOCK.rawValue))
+        guard fileDescriptor >= 0 else {
+            throw StartError("cannot create an eventfd: \(System.describe(errno: errno))")
+        }
+    }
+
+    deinit { System.close(fileDescriptor) }
+
+    /// Leaves a message; from any thread. Messages of one thread arrive in order.
+    func post(_ message: LoopMessage) {
+        let wasEmpty = messages.withLock { messages in
+            messages.append(message)
+            return messages.count == 1
+        }
+        // Whoever fills an empty box wakes the loop; the loop takes all that came until then.
+        guard wasEmpty else { return }
+        var one: UInt64 = 1
+        _ = write(fileDescriptor, &one, MemoryLayout<UInt64>.size)
+    }
+
+    /// Takes everything; only the loop does.
+    func take() -> [LoopMessage] {
+        var count: UInt64 = 0
+        _ = read(fileDescriptor, &count, MemoryLayout<UInt64>.size)
+        return messages.withLock { messages in
+            let taken = messages
+            messages = []
+            return taken
+        }
+    }
+}

@@ -1,0 +1,57 @@
+/// Which connection is installed under which server id, in one app. Pure bookkeeping in both directions.
+struct ServerRegistry {
+    private var connections: [ServerID: ConnectionID] = [:]
+    private var servers: [ConnectionID: Set<ServerID>] = [:]
+
+    enum InstallAction: Equatable {
+        case installed
+        /// It was there already, under the same id.
+        case unchanged
+        /// Installed in the place of another connection, which has to go (4005).
+        case replaced(ConnectionID)
+        case taken
+    }
+
+    mutating func install(_ server: ServerID, _ connection: ConnectionID, replaces: Bool) -> InstallAction {
+        if let holder = connections[server] {
+            if holder == connection { return .unchanged }
+            guard replaces else { return .taken }
+            remove(server, of: holder)
+            add(server, connection)
+            return .replaced(holder)
+        }
+        add(server, connection)
+        return .installed
+    }
+
+    mutating func uninstall(_ server: ServerID) -> Bool {
+        guard let holder = connections[server] else { return false }
+        remove(server, of: holder)
+        return true
+    }
+
+    /// The connection is gone: the ids that it held are free again.
+    mutating func removeAll(of connection: ConnectionID) -> [ServerID] {
+        guard let held = servers.removeValue(forKey: connection) else { return [] }
+        for server in held { connections[server] = nil }
+        return held.sorted { $0.description < $1.description }
+    }
+
+    subscript(_ server: ServerID) -> ConnectionID? { connections[server] }
+
+    var all: [(server: ServerID, connection: ConnectionID)] {
+        connections.map { (server: $0.key, connection: $0.value) }
+            .sorted { $0.connection.rawValue < $1.connection.rawValue }
+    }
+
+    private mutating func add(_ server: ServerID, _ connection: ConnectionID) {
+        connections[server] = connection
+        servers[connection, default: []].insert(server)
+    }
+
+    private mutating func remove(_ server: ServerID, of connection: ConnectionID) {
+        connections[server] = nil
+        servers[connection]?.remove(server)
+        if servers[connection]?.isEmpty == true { servers[connection] = nil }
+    }
+}

@@ -1,0 +1,162 @@
+internal import Glibc
+internal import Logging
+internal import Synchronization
+
+/// What all loops share: configuration, credentials, who lives where, and the counts that limits look at. Everything
+/// here is immutable or behind a lock that is held for a few instructions; nothing of it is on the way of a frame.
+final class SharedState: @unchecked Sendable {
+    // `@unchecked Sendable`: `loops` is written once, before the threads start; the rest is Sendable by itself.
+    private(set) var loops: [EventLoop] = []
+    let logger: Logger
+    let credentials: CredentialStore
+    let directory = ConnectionDirectory()
+    let apps = AppDirectory()
+    let makeEngine: @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
+
+    private struct Counts {
+        var connections = 0
+        var byAddress: [SocketAddress: Int] = [:]
+        var byCredential: [String: Int] = [:]
+        var isDraining = false
+    }
+    private let counts = Mutex(Counts())
+    private let current: Mutex<Configuration>
+
+    init(
+        configuration: Configuration, credentials: CredentialStore, logger: Logger,
+        makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
+    ) {
+        current = Mutex(configuration)
+        self.credentials = credentials
+        self.logger = logger
+        self.makeEngine = makeEngine
+    }
+
+    /// Called once, before any loop runs.
+    func start(_ loops: [EventLoop]) {
+        self.loops = loops
+    }
+
+    // MARK: Configuration
+
+    var configuration: Configuration { current.withLock { $0 } }
+
+    /// Makes a new configuration the current one and tells every loop.
+    func replace(_ configuration: Configuration) {
+        current.withLock { $0 = configuration }
+        broadcast(.configurationChanged)
+    }
+
+    func broadcast(_ message: LoopMessage) {
+        for loop in loops { loop.mailbox.post(message) }
+    }
+
+    // MARK: Counting connections
+
+    /// Counts one more connection, or says why there can be none.
+    func enter(_ address: SocketAddress, _ limits: Limits) -> Refusal? {
+        counts.withLock { counts in
+            guard counts.connections < limits.connections else {
+                return .tooManyConnections(limit: limits.connections)
+            }
+            let key = address.withoutPort
+            let ofAddress = counts.byAddress[key, default: 0]
+            // Everybody on a Unix socket has the same address, which says nothing.
+            guard ofAddress < limits.connectionsPerAddress || !address.isInternet else {
+                return .tooManyFromAddress(limit: limits.connectionsPerAddress)
+            }
+            counts.connections += 1
+            counts.byAddress[key] = ofAddress + 1
+            return nil
+        }
+    }
+
+    /// Counts one more connection of a credential; false where it has as many as it may.
+    func enter(_ credential: Credential) -> Bool {
+        counts.withLock { counts in
+            let count = counts.byCredential[credential.id, default: 0]
+            guard count < credential.maxConnections ?? .max else { return false }
+            counts.byCredential[credential.id] = count + 1
+            return true
+        }
+    }
+
+    /// The connection is gone.
+    func left(_ connection: Connection) {
+        directory.remove(connection.id)
+        guard connection.isCounted else { return }
+        let key = connection.address.withoutPort
+        let credential = connection.credentialID
+        let isLast = counts.withLock { counts in
+            counts.connections -= 1
+            Self.decrement(&counts.byAddress, key)
+            if let credential { Self.decrement(&counts.byCredential, credential) }
+            return counts.isDraining && counts.connections == 0
+        }
+        if isLast { broadcast(.stop) }
+    }
+
+    private static func decrement<Key: Hashable>(_ counts: inout [Key: Int], _ key: Key) {
+        guard let count = counts[key] else { return }
+        counts[key] = count > 1 ? count - 1 : nil
+    }
+
+    // MARK: The end
+
+    /// Lets nobody in any more; true where nobody is left to wait for.
+    func beginDraining() -> Bool {
+        counts.withLock { counts in
+            counts.isDraining = true
+            return counts.connections == 0
+        }
+    }
+
+    // MARK: Logging
+
+    /// A credential that was refused, with where it came from and never with itself.
+    func logUnauthorized(_ reason: String, _ address: SocketAddress, instruction: String?) {
+        var metadata: Logger.Metadata = ["remote": "\(address.host)", "reason": "\(reason)"]
+        if let instruction { metadata["instruction"] = "\(instruction)" }
+        logger.warning("unauthorized", metadata: metadata)
+    }
+}
+
+/// Which loop a connection lives on: what makes a `ConnectionID` mean something everywhere. Sharded, so that loops
+/// that accept and close do not wait for each other.
+final class ConnectionDirectory: Sendable {
+    private static let shardCount = 16
+    private let shards: [Shard] = (0..<shardCount).map { _ in Shard() }
+
+    private final class Shard: Sendable {
+        let loops = Mutex<[ConnectionID: Int32]>([:])
+    }
+
+    private func shard(_ id: ConnectionID) -> Shard { shards[Int(id.rawValue % UInt64(Self.shardCount))] }
+
+    func set(_ id: ConnectionID, loop: Int) { shard(id).loops.withLock { $0[id] = Int32(loop) } }
+    func remove(_ id: ConnectionID) { _ = shard(id).loops.withLock { $0.removeValue(forKey: id) } }
+    func loop(of id: ConnectionID) -> Int? { shard(id).loops.withLock { $0[id].map(Int.init) } }
+}
+
+/// Which apps there are, and the home loop of each.
+final class AppDirectory: Sendable {
+    private let homes = Mutex<[String: Int]>([:])
+
+    func homeLoop(of app: String) -> Int? { homes.withLock { $0[app] } }
+
+    /// False where the name is taken.
+    func add(_ app: String, loop: Int) -> Bool {
+        homes.withLock { homes in
+            guard homes[app] == nil else { return false }
+            homes[app] = loop
+            return true
+        }
+    }
+
+    /// The home loop that the app had.
+    func remove(_ app: String) -> Int? { homes.withLock { $0.removeValue(forKey: app) } }
+
+    var all: [(name: String, loop: Int)] {
+        homes.withLock { homes in homes.map { (name: $0.key, loop: $0.value) }.sorted { $0.name < $1.name } }
+    }
+}

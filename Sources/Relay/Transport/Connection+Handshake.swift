@@ -1,0 +1,174 @@
+// The HTTP side of a connection: a request head in, a 101 or a refusal out.
+extension Connection {
+    /// Reads the request head, which may come in pieces. What follows it stays unread until the app has decided.
+    func readHead(_ bytes: UnsafeRawBufferPointer) {
+        let result: RequestHeadParser.Result
+        let rest: ArraySlice<UInt8>
+        if unread.isEmpty {
+            result = RequestHeadParser.parse(bytes, maximumBytes: loop.limits.handshakeBytes)
+            rest = ArraySlice(bytes)
+        } else {
+            unread.append(contentsOf: bytes)
+            result = unread.withUnsafeBytes {
+                RequestHeadParser.parse($0, maximumBytes: loop.limits.handshakeBytes)
+            }
+            rest = ArraySlice(unread)
+        }
+        switch result {
+        case .incomplete:
+            if unread.isEmpty { unread = Array(rest) }
+        case .refused(let status, let reason):
+            unread = []
+            refuse(status, "\(reason)")
+        case .head(let head, let length):
+            unread = Array(rest.dropFirst(length))
+            route(head)
+        }
+    }
+
+    private func route(_ head: RequestHead) {
+        if let refusal { return refuse(.serviceUnavailable, refusal.reason, headers: [("Retry-After", "5")]) }
+        switch Route.parse(head.path) {
+        case .instruction(let app):
+            upgrade(head, app: app)
+        case .health:
+            respond(to: head, .ok, "ok\n")
+        case .ready:
+            loop.isDraining
+                ? respond(to: head, .serviceUnavailable, "draining\n")
+                : respond(to: head, .ok, "ready\n")
+        default:
+            refuse(.notFound, "There is nothing at this path.")
+        }
+    }
+
+    private func respond(to head: RequestHead, _ status: HTTPStatus, _ body: String) {
+        guard head.method == "GET" || head.method == "HEAD" else {
+            return refuse(.methodNotAllowed, "Use GET.", headers: [("Allow", "GET, HEAD")])
+        }
+        guard lifecycle.refused() else { return }
+        var bytes = HTTPResponse.encode(status, headers: [("Cache-Control", "no-store")], body: body, close: true)
+        if head.method == "HEAD" { bytes.removeLast(body.utf8.count) }
+        queueBytes(bytes)
+        finish()
+    }
+
+    /// Answers the request with an error and ends the connection.
+    func refuse(_ status: HTTPStatus, _ reason: String, headers: [(String, String)] = []) {
+        guard lifecycle.refused() else { return }
+        loop.shared.logger.debug(
+            "refused a request",
+            metadata: ["remote": "\(address.host)", "status": "\(status.code)", "reason": "\(reason)"])
+        queueBytes(HTTPResponse.encode(status, headers: headers, body: reason + "\n", close: true))
+        finish()
+    }
+
+    // MARK: Upgrade
+
+    private func upgrade(_ head: RequestHead, app: String) {
+        switch WebSocketUpgrade.evaluate(head) {
+        case .refuse(let status, let headers, let reason):
+            refuse(status, reason, headers: headers)
+        case .accept(let key, let subprotocols, let bearer):
+            guard originIsAllowed(head) else {
+                return refuse(.forbidden, "This origin is not in the relay's list of allowed origins.")
+            }
+            guard loop.shared.apps.homeLoop(of: app) != nil else {
+                return refuse(.notFound, "There is no app of this name.")
+            }
+            guard authorize(head, bearer: bearer, app: app) else {
+                return refuse(
+                    .unauthorized, "The credential is missing or not valid here.",
+                    headers: [("WWW-Authenticate", "Bearer realm=\"relayd\"")])
+            }
+            request = UpgradeRequest(
+                head: head, appName: app, key: key, subprotocols: subprotocols,
+                subprotocol: subprotocols.first { $0 == Livecode.subprotocol })
+            lifecycle.headRead()
+            pauseReceiving()
+        }
+    }
+
+    /// Browsers name the page's origin; other clients leave it out and are let in, since a list of origins protects
+    /// browsers' users from foreign pages, not the relay from clients (RFC 6455 §10.2).
+    private func originIsAllowed(_ head: RequestHead) -> Bool {
+        let allowed = loop.shared.configuration.allowedOrigins
+        guard !allowed.isEmpty else { return true }
+        let origins = head.values(of: "origin")
+        guard let origin = origins.first else { return true }
+        return origins.count == 1 && allowed.contains(origin)
+    }
+
+    /// Looks for a token where DESIGN §5 says, in its order, and decides what it is worth. False: answer 401.
+    private func authorize(_ head: RequestHead, bearer: String?, app: String) -> Bool {
+        guard let token = presentedToken(head, bearer) else { return listener.authToken == nil }
+        if let expected = listener.authToken, Digest.constantTimeEqual(token, expected) { return true }
+        let shared = loop.shared
+        let verification = Array(token.utf8).withUnsafeBytes {
+            shared.credentials.verify(
+                $0, app: app, remoteAddress: address.host, now: Int64(System.wallClockSeconds()))
+        }
+        switch verification {
+        case .accepted(let credential):
+            guard shared.enter(credential) else {
+                shared.logUnauthorized("too many connections of one credential", address, instruction: nil)
+                return false
+            }
+            self.credential = credential
+            if credential.isAdmin { isAdmin = true }
+            return true
+        case .refused(let reason):
+            shared.logUnauthorized("\(reason)", address, instruction: nil)
+            return false
+        }
+    }
+
+    private func presentedToken(_ head: RequestHead, _ bearer: String?) -> String? {
+        if let value = head.values(of: "authorization").first {
+            let parts = value.split(separator: " ", maxSplits: 1)
+            if parts.count == 2, parts[0].lowercased() == "bearer" { return String(parts[1]) }
+        }
+        return bearer ?? Query.value(of: "auth", in: head.query) ?? Query.value(of: "credential", in: head.query)
+    }
+
+    // MARK: Admission
+
+    /// The head is read: on to the app's home loop.
+    func proceed() {
+        guard let request, let home = loop.shared.apps.homeLoop(of: request.appName) else {
+            return refuse(.notFound, "There is no app of this name.")
+        }
+        if home == loop.index { return admit() }
+        loop.move(self, to: loop.shared.loops[home])
+    }
+
+    /// On the home loop: ask the app's handshake hooks.
+    func admit() {
+        guard lifecycle.isAdmitting, let request else { return }
+        guard let app = loop.apps[request.appName] else {
+            return refuse(.notFound, "There is no app of this name.")
+        }
+        self.app = app
+        app.admit(self)
+    }
+
+    /// The app lets it in.
+    func admitted() {
+        guard let request, lifecycle.admitted() else { return }
+        wasOpen = true
+        isLivecode = listener.isLivecode || request.subprotocol == Livecode.subprotocol
+        queueBytes(
+            UpgradeResponse.encode(
+                accept: Digest.webSocketAccept(key: request.key), subprotocol: request.subprotocol))
+        deadlines.enter(.open, at: loop.now)
+        deadlines.lastReceived = loop.now
+        updateTimer()
+    }
+
+    /// The open hooks have run: frames may come, those first that are here already.
+    func beginReading() {
+        guard lifecycle.readsFrames else { return }
+        readUnread()
+        if waitsFor == 0 { startReceiving() }
+    }
+}

@@ -1,0 +1,152 @@
+internal import Glibc
+
+// Bytes in: decrypt, then a request head or frames, then whole messages to the app.
+extension Connection {
+    /// The loop has received. `bytes` are lent, and changed in place (decoded frames are unmasked there).
+    func received(_ bytes: UnsafeMutableRawBufferPointer) {
+        deadlines.lastReceived = loop.now
+        if let secure {
+            decrypt(UnsafeRawBufferPointer(bytes), secure)
+        } else {
+            consume(bytes)
+        }
+        // Behind a whole head: the app decides, and only now, because TLS may have had more to decrypt.
+        if lifecycle.isAdmitting, request != nil, app == nil { proceed() }
+    }
+
+    private func decrypt(_ ciphertext: UnsafeRawBufferPointer, _ secure: SecureLayer) {
+        secure.session.receive(ciphertext)
+        if lifecycle.isSecuring {
+            let step = secure.session.handshake(output: &secure.ciphertext, pool: loop.pool)
+            setDirty()
+            switch step {
+            case .needsInput: return
+            case .done: lifecycle.secured()
+            case .failed(let failure): return tlsFailed(failure)
+            }
+        }
+        while !lifecycle.isDead {
+            let step = secure.session.read(into: loop.plaintext, output: &secure.ciphertext, pool: loop.pool)
+            switch step {
+            case .bytes(let count):
+                consume(UnsafeMutableRawBufferPointer(rebasing: loop.plaintext[..<count]))
+            case .needsInput:
+                // Reading can have made output: an alert, an answer to KeyUpdate.
+                if !secure.ciphertext.isEmpty { setDirty() }
+                return
+            case .closed:
+                return endOfStream()
+            case .failed(let failure):
+                return tlsFailed(failure)
+            }
+        }
+    }
+
+    private func tlsFailed(_ failure: TLSFailure) {
+        loop.shared.logger.debug(
+            "TLS failed", metadata: ["connection": "\(id)", "remote": "\(address.host)", "reason": "\(failure)"])
+        secure?.hasSaidGoodbye = true
+        lifecycle.securityFailed()
+        deadlines.enter(.finishing, at: loop.now, limits: loop.limits)
+        updateTimer()
+        setDirty()
+    }
+
+    /// Plain bytes, wherever they came from.
+    private func consume(_ bytes: UnsafeMutableRawBufferPointer) {
+        if lifecycle.readsFrames, waitsFor == 0, unread.isEmpty {
+            readFrames(bytes)
+        } else if lifecycle.isReadingHead {
+            readHead(UnsafeRawBufferPointer(bytes))
+        } else if lifecycle.isAdmitting || lifecycle.readsFrames {
+            // At most one receive's worth: receiving is paused, and resumes when this is used up.
+            unread.append(contentsOf: bytes)
+        }
+    }
+
+    /// Uses what was kept while the app decided, or while this connection had to wait.
+    func readUnread() {
+        guard !unread.isEmpty, lifecycle.readsFrames, waitsFor == 0 else { return }
+        var kept = unread
+        unread = []
+        kept.withUnsafeMutableBytes { readFrames($0) }
+    }
+
+    // MARK: Frames
+
+    private func readFrames(_ bytes: UnsafeMutableRawBufferPointer) {
+        var offset = 0
+        while lifecycle.readsFrames {
+            switch reader.next(bytes, &offset) {
+            case .needsInput:
+                return
+            case .data(let isText, let piece, let isFirst, let isLast):
+                let piece = UnsafeRawBufferPointer(rebasing: bytes[piece])
+                data(piece, isText: isText, isFirst: isFirst, isLast: isLast)
+            case .ping(let payload):
+                pong(payload)
+            case .pong:
+                break  // It counts as a sign of life, as every byte does.
+            case .close(let code, let reason):
+                closeReceived(code, reason)
+            case .violation(let violation):
+                violated(violation.code, "\(violation.reason)")
+            }
+            if waitsFor > 0, offset < bytes.count, lifecycle.readsFrames {
+                // Whoever fills another's queue is stopped here, not after everything that it has sent already.
+                unread.append(contentsOf: bytes[offset...])
+                return
+            }
+        }
+    }
+
+    private func data(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
+        guard lifecycle.isOpen else { return }  // Our close frame is on its way: data is read and ignored.
+        if isFirst, isLast { return message(piece, isText: isText) }
+        assembly.append(piece)
+        guard isLast else { return }
+        message(assembly.bytes, isText: isText)
+        assembly.removeAll()
+    }
+
+    private func message(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
+        guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else {
+            return close(.limit, reason: "more than \(loop.limits.messagesPerSecond) messages per second")
+        }
+        app?.received(bytes, isText: isText, from: self)
+    }
+
+    /// Answers a ping. Pongs that a peer does not read are not piled up: above the watermark the newest is left out,
+    /// which RFC 6455 §5.5.3 allows.
+    private func pong(_ payload: UnsafeRawBufferPointer) {
+        guard lifecycle.isOpen, queuedBytes < loop.limits.outboundHighBytes else { return }
+        queueFrame(.pong, payload)
+    }
+
+    private func closeReceived(_ code: CloseCode?, _ reason: UnsafeRawBufferPointer) {
+        let text = String(decoding: reason, as: UTF8.self)
+        let action = lifecycle.closeReceived()
+        if case .sendClose = action {
+            remember(code ?? .noStatus, text)
+            // An empty close is answered with an empty one, a code with the same code (RFC 6455 §5.5.1).
+            if let code { queueClose(code, "") } else { queueFrame(.close, UnsafeRawBufferPointer(start: nil, count: 0)) }
+        }
+        finish()
+    }
+
+    /// The peer broke a rule: it is told which, and the connection ends.
+    func violated(_ code: CloseCode, _ reason: String) {
+        remember(code, reason)
+        if case .sendClose = lifecycle.violated() { queueClose(code, reason) }
+        assembly.removeAll()
+        finish()
+    }
+
+    /// All that will be sent is queued.
+    func finish() {
+        deadlines.enter(.finishing, at: loop.now, limits: loop.limits)
+        updateTimer()
+        startReceiving()
+        setDirty()
+    }
+}

@@ -1,0 +1,185 @@
+internal import Glibc
+
+// Bytes out: everything is queued during a turn and leaves in one send at its end.
+extension Connection {
+    /// Bytes that wait to be sent.
+    var queuedBytes: Int { outbound.byteCount + (secure?.ciphertext.byteCount ?? 0) }
+
+    /// Queues one whole message; false where the connection takes none any more.
+    @inline(__always)
+    func sendMessage(_ bytes: UnsafeRawBufferPointer, isText: Bool) -> Bool {
+        guard lifecycle.isOpen else { return false }
+        queueFrame(isText ? .text : .binary, bytes)
+        return true
+    }
+
+    /// Queues a frame, header and payload; a server's frames are not masked.
+    @inline(__always)
+    func queueFrame(_ opcode: Opcode, _ payload: UnsafeRawBufferPointer) {
+        withUnsafeTemporaryAllocation(byteCount: 14, alignment: 8) { header in
+            // SAFETY: the allocation has the 14 bytes that a header can take.
+            let length = FrameEncoder.writeHeader(
+                isFinal: true, opcode: opcode, payloadLength: payload.count, maskingKey: nil,
+                into: header.baseAddress!)
+            outbound.append(UnsafeRawBufferPointer(rebasing: header[..<length]), from: loop.pool)
+        }
+        outbound.append(payload, from: loop.pool)
+        setDirty()
+    }
+
+    func queueClose(_ code: CloseCode, _ reason: String) {
+        let payload = FrameEncoder.closePayload(code, reason: reason)
+        payload.withUnsafeBytes { queueFrame(.close, $0) }
+    }
+
+    /// Queues bytes that are no frame: a response to the handshake.
+    func queueBytes(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { outbound.append($0, from: loop.pool) }
+        setDirty()
+    }
+
+    @inline(__always)
+    func setDirty() {
+        guard !isDirty else { return }
+        isDirty = true
+        loop.markDirty(self)
+    }
+
+    // MARK: The end of the turn
+
+    /// Encrypts and sends what waits, then looks at what follows from it.
+    func flush() {
+        isDirty = false
+        guard !lifecycle.isDead else { return removeIfDead() }
+        if let secure {
+            encrypt(secure)
+            if !sendFailed { transmit(&secure.ciphertext) }
+        } else {
+            transmit(&outbound)
+        }
+        afterSending()
+    }
+
+    /// A lifecycle that reached its end in an action still has its descriptor.
+    private func removeIfDead() { disconnect(code: closeCode, reason: closeReason) }
+
+    /// Bytes that may wait in encrypted form. What is beyond stays plain, where it can still be counted by message.
+    private static let ciphertextBytes = 256 << 10
+
+    private func encrypt(_ secure: SecureLayer) {
+        while !outbound.isEmpty, secure.ciphertext.byteCount < Self.ciphertextBytes {
+            switch secure.session.write(outbound.first, output: &secure.ciphertext, pool: loop.pool) {
+            case .written(let count): outbound.consume(count, to: loop.pool)
+            case .failed: return sendFailed = true
+            }
+        }
+        if outbound.isEmpty, lifecycle.isFinishing, !secure.hasSaidGoodbye {
+            secure.hasSaidGoodbye = true
+            secure.session.shutdown(output: &secure.ciphertext, pool: loop.pool)
+        }
+    }
+
+    private func transmit(_ wire: inout OutboundBuffer) {
+        guard !isSending else { return }
+        while !wire.isEmpty {
+            switch loop.backend.send(&handle, wire) {
+            case .sent(let count):
+                wire.consume(count, to: loop.pool)
+            case .pending:
+                isSending = true
+                return
+            case .failed:
+                sendFailed = true
+                return
+            }
+        }
+    }
+
+    /// Part of a pending send has left.
+    func sent(_ count: Int) {
+        isSending = false
+        if let secure { secure.ciphertext.consume(count, to: loop.pool) } else { outbound.consume(count, to: loop.pool) }
+        setDirty()
+    }
+
+    /// Runs `body` on the bytes that a pending send is about.
+    @inline(__always)
+    func withPendingOutput<R>(_ body: (borrowing OutboundBuffer) -> R) -> R {
+        if let secure { return body(secure.ciphertext) }
+        return body(outbound)
+    }
+
+    private func afterSending() {
+        if sendFailed { return disconnect(code: .abnormalClosure, reason: "") }
+        let queued = queuedBytes
+        if queued == 0, lifecycle.isFinishing {
+            switch lifecycle.outputDrained() {
+            case .none: break
+            case .disconnect: return disconnect(code: closeCode, reason: closeReason)
+            case .shutdownWrite:
+                System.shutdownWrite(handle.fileDescriptor)
+                deadlines.enter(.lingering, at: loop.now)
+                updateTimer()
+            }
+        }
+        if queued > loop.limits.outboundHighBytes {
+            guard deadlines.slowSince == 0 else { return }
+            deadlines.slowSince = loop.now
+            updateTimer()
+        } else {
+            deadlines.slowSince = 0
+            if queued <= loop.limits.outboundLowBytes { releaseWaiters() }
+        }
+    }
+
+    // MARK: Deadlines
+
+    /// Sets the one timer to the next deadline.
+    func updateTimer() {
+        if let timer { loop.cancel(timer) }
+        timer = nil
+        guard !lifecycle.isDead else { return }
+        let next = deadlines.next(after: loop.now, isPaused: waitsFor > 0, loop.limits)
+        guard next != .max else { return }
+        timer = loop.schedule(at: next, for: self)
+    }
+
+    func timerFired() {
+        timer = nil
+        switch deadlines.due(at: loop.now, isPaused: waitsFor > 0, loop.limits) {
+        case .nothing:
+            break
+        case .phase:
+            handshakeOrGoodbyeTookTooLong()
+        case .drain:
+            close(.serviceRestart, reason: "the relay is shutting down")
+        case .slowConsumer:
+            loop.shared.logger.info(
+                "closing a slow consumer", metadata: ["connection": "\(id)", "queuedBytes": "\(queuedBytes)"])
+            close(.slowConsumer, reason: "output was not read for too long")
+        case .idle:
+            close(.idle, reason: "nothing was received for too long")
+        case .ping:
+            deadlines.pingSent = loop.now
+            queueFrame(.ping, UnsafeRawBufferPointer(start: nil, count: 0))
+        }
+        if !lifecycle.isDead, timer == nil { updateTimer() }
+    }
+
+    private func handshakeOrGoodbyeTookTooLong() {
+        if lifecycle.isReadingHead {
+            return refuse(.requestTimeout, "The request head did not arrive within the handshakeTimeout.")
+        }
+        if lifecycle.isAdmitting {
+            return refuse(.serviceUnavailable, "The handshake was not decided within the handshakeTimeout.")
+        }
+        disconnect(code: closeCode, reason: closeReason)
+    }
+
+    /// The relay drains: leave at `deadline`, with 1012.
+    func drain(at deadline: UInt64) {
+        guard !lifecycle.isBeforeOpen else { return }
+        deadlines.drain = deadline
+        updateTimer()
+    }
+}

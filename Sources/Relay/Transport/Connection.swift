@@ -1,0 +1,219 @@
+internal import Glibc
+
+/// One WebSocket to the relay: the thin executor of `Lifecycle`. It owns the descriptor, the TLS session, the frame
+/// reader and the output that waits; it lives on one loop at a time and is touched by that loop's thread only.
+///
+/// What enters: completions of the loop (`received`, `sent`, `endOfStream`) and calls of its app (`sendMessage`, `close`).
+/// What leaves: whole messages to the app, bytes to the loop's backend, once per turn.
+final class Connection {
+    let id = ConnectionID.next()
+    let address: SocketAddress
+    let listener: ListenerSettings
+    /// Whether it counts against the limits of connections: one that was refused does not.
+    let isCounted: Bool
+    // SAFETY: loops outlive their connections: they are freed when the process ends.
+    private(set) unowned(unsafe) var loop: EventLoop
+    var handle: IOHandle
+    var lifecycle: Lifecycle
+
+    /// Frames (or a response) on their way out; with TLS in front they are encrypted at the end of the turn.
+    var outbound = OutboundBuffer()
+    let secure: SecureLayer?
+    var isDirty = false
+    /// A send is with the backend: what it sends from must not be consumed until it completes.
+    var isSending = false
+
+    /// Received and not yet used: a head that is not whole, or what came behind one, or behind a pause.
+    var unread: [UInt8] = []
+    var reader = WebSocketReader(role: .server)
+    /// The message that is being put together from several frames or receives.
+    var assembly = MessageAssembly()
+
+    /// What the handshake asked for; its head stays for the facts that scripts read.
+    var request: UpgradeRequest?
+    var refusal: Refusal?
+    var app: App?
+    var credential: Credential?
+    var isAdmin = false
+    /// The 101 was sent: scripts have met it, and are told when it goes.
+    var wasOpen = false
+    var isLivecode = false
+
+    /// How many connections this one waits for before it reads on (`backpressure`).
+    var waitsFor = 0
+    /// Those that wait for this one's output to drain.
+    var waiters: Set<ConnectionID> = []
+    var isReceiving = true
+    var isResuming = false
+
+    var deadlines: Deadlines
+    var timer: TimerID?
+    var rate = RateWindow()
+
+    /// How it ended, once it has: for hooks and logs.
+    var closeCode = CloseCode.abnormalClosure
+    var closeReason = ""
+
+    init(fileDescriptor: Int32, address: SocketAddress, listener: ListenerSettings, loop: EventLoop, isCounted: Bool) {
+        self.address = address
+        self.listener = listener
+        self.loop = loop
+        self.isCounted = isCounted
+        handle = IOHandle(fileDescriptor: fileDescriptor, token: IOToken(rawValue: 0))
+        let session = listener.makeSession()
+        secure = session.map { SecureLayer($0) }
+        lifecycle = Lifecycle(isSecure: session != nil)
+        deadlines = Deadlines(acceptedAt: loop.now, limits: loop.limits)
+    }
+
+    var credentialID: String? { credential?.id }
+
+    /// The first thing after accept. A connection that is refused is still read, so that it can be told why.
+    func start(refusal: Refusal?) {
+        self.refusal = refusal
+        if listener.isAdmin { isAdmin = true }
+        reader.maximumMessageBytes = loop.limits.messageBytes
+        updateTimer()
+    }
+
+    // MARK: Moving between loops
+
+    /// On the way to another loop: nothing of the old one stays behind.
+    func leave() {
+        if let timer { loop.cancel(timer) }
+        timer = nil
+        isDirty = false
+    }
+
+    /// The new loop has it.
+    func arrived(on loop: EventLoop) {
+        self.loop = loop
+        isReceiving = true
+        if !lifecycle.readsFrames { pauseReceiving() }
+        updateTimer()
+        admit()
+    }
+
+    // MARK: Closing
+
+    /// Starts the close handshake; before the handshake there is nobody to tell, so the connection just ends.
+    func close(_ code: CloseCode, reason: String) {
+        if lifecycle.isBeforeOpen { return disconnect(code: code, reason: reason) }
+        guard case .sendClose = lifecycle.closeRequested() else { return }
+        remember(code, reason)
+        queueClose(code, reason)
+        deadlines.enter(.closing, at: loop.now)
+        updateTimer()
+        // A peer that is not read cannot answer the close frame.
+        startReceiving()
+    }
+
+    /// Ends at once: the descriptor is closed, the app hears of it later in this turn.
+    func disconnect(code: CloseCode, reason: String) {
+        guard !isRemoved else { return }
+        isRemoved = true
+        lifecycle.died()
+        remember(code, reason)
+        if let timer { loop.cancel(timer) }
+        timer = nil
+        outbound.removeAll(to: loop.pool)
+        secure?.ciphertext.removeAll(to: loop.pool)
+        assembly.removeAll()
+        unread = []
+        releaseWaiters()
+        loop.remove(self)
+    }
+
+    /// The backend could not send: the peer is gone.
+    var sendFailed = false
+    private var isRemoved = false
+    private var isRemembered = false
+
+    /// The first cause is the one that counts.
+    func remember(_ code: CloseCode, _ reason: String) {
+        guard !isRemembered else { return }
+        isRemembered = true
+        closeCode = code
+        closeReason = reason
+    }
+
+    func endOfStream() {
+        switch lifecycle.endOfStream() {
+        case .disconnect: disconnect(code: .abnormalClosure, reason: "")
+        case .none: pauseReceiving()  // Level-triggered: the end would be reported for ever.
+        }
+    }
+
+    // MARK: Receiving on and off
+
+    func pauseReceiving() {
+        guard isReceiving else { return }
+        isReceiving = false
+        loop.backend.pauseReceive(&handle)
+    }
+
+    func startReceiving() {
+        guard !isReceiving, !lifecycle.isDead else { return }
+        isReceiving = true
+        deadlines.lastReceived = loop.now
+        loop.backend.resumeReceive(&handle)
+    }
+
+    /// `target` has more output queued than it should: this connection, which fills it, is read no further until then.
+    func wait(for target: Connection) {
+        guard lifecycle.isOpen, !target.lifecycle.isDead, target.waiters.insert(id).inserted else { return }
+        waitsFor += 1
+        pauseReceiving()
+    }
+
+    /// Lets everybody who waits for this connection's output read again.
+    func releaseWaiters() {
+        guard !waiters.isEmpty, let app else { return }
+        for id in waiters { app.connection(id)?.stopWaiting() }
+        waiters = []
+    }
+
+    private func stopWaiting() {
+        waitsFor -= 1
+        guard waitsFor == 0, !isResuming else { return }
+        isResuming = true
+        loop.resume(self)
+    }
+
+    /// The loop's answer to `resume`, in a turn of its own: what was left unread comes first.
+    func resumeReading() {
+        isResuming = false
+        guard waitsFor == 0, !lifecycle.isDead else { return }
+        readUnread()
+        guard waitsFor == 0, !lifecycle.isDead else { return }
+        startReceiving()
+    }
+}
+
+/// A connection on its way from one loop's thread to another's.
+///
+/// `@unchecked Sendable`: the sender forgets the connection when it posts this, and the mailbox orders the two threads,
+/// so that only one of them ever touches it.
+struct ConnectionTransfer: @unchecked Sendable {
+    let connection: Connection
+    init(_ connection: Connection) { self.connection = connection }
+}
+
+/// The TLS session of a connection and the records that wait to be sent.
+final class SecureLayer {
+    let session: TLSSession
+    var ciphertext = OutboundBuffer()
+    var hasSaidGoodbye = false
+
+    init(_ session: TLSSession) { self.session = session }
+}
+
+/// What a handshake asked for, kept while the app decides and afterwards for the facts.
+struct UpgradeRequest {
+    let head: RequestHead
+    let appName: String
+    let key: [UInt8]
+    let subprotocols: [String]
+    /// The one that the relay chose among those; nil for none.
+    var subprotocol: String?
+}

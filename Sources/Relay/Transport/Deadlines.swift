@@ -1,0 +1,96 @@
+/// When a connection has to have done what: a pure computation over milliseconds of the monotonic clock. One timer per
+/// connection suffices: it is set to the next deadline and looks again when it fires, so that a frame costs no timer.
+struct Deadlines {
+    enum Phase {
+        case handshake, open, closing, finishing, lingering
+    }
+
+    /// How long we wait for the peer's close frame, and for its end of stream after ours. Browsers wait 2–3 s on their
+    /// side; beyond 5 s only a peer that is gone keeps silent.
+    static let closingMilliseconds: UInt64 = 5_000
+    static let lingeringMilliseconds: UInt64 = 2_000
+
+    private(set) var phase = Phase.handshake
+    private var phaseDeadline: UInt64
+    var lastReceived: UInt64
+    var pingSent: UInt64 = 0
+    /// Since when the output has been above its high watermark; 0 while it is not.
+    var slowSince: UInt64 = 0
+    /// When to leave, once the relay drains.
+    var drain = UInt64.max
+
+    init(acceptedAt now: UInt64, limits: Limits) {
+        lastReceived = now
+        phaseDeadline = now + limits.handshakeTimeout.wholeMilliseconds
+    }
+
+    mutating func enter(_ phase: Phase, at now: UInt64, limits: Limits? = nil) {
+        self.phase = phase
+        switch phase {
+        case .handshake, .open: phaseDeadline = .max
+        case .closing: phaseDeadline = now + Self.closingMilliseconds
+        case .finishing: phaseDeadline = now + (limits?.slowConsumerDeadline.wholeMilliseconds ?? Self.closingMilliseconds)
+        case .lingering: phaseDeadline = now + Self.lingeringMilliseconds
+        }
+    }
+
+    enum Due {
+        case nothing
+        /// The phase (handshake, closing, …) has taken too long.
+        case phase
+        case drain
+        case slowConsumer
+        case idle
+        case ping
+    }
+
+    /// What is due now, the most serious first.
+    func due(at now: UInt64, isPaused: Bool, _ limits: Limits) -> Due {
+        guard phase == .open else { return now >= phaseDeadline ? .phase : .nothing }
+        if now >= drain { return .drain }
+        if slowSince > 0, now >= slowSince + limits.slowConsumerDeadline.wholeMilliseconds { return .slowConsumer }
+        // Who is not read cannot be blamed for silence.
+        if isPaused { return .nothing }
+        if now >= lastReceived + limits.idleTimeout.wholeMilliseconds { return .idle }
+        if pingSent <= lastReceived, now >= lastReceived + limits.pingInterval.wholeMilliseconds { return .ping }
+        return .nothing
+    }
+
+    /// When to look again.
+    func next(after now: UInt64, isPaused: Bool, _ limits: Limits) -> UInt64 {
+        guard phase == .open else { return phaseDeadline }
+        var next = drain
+        if slowSince > 0 { next = min(next, slowSince + limits.slowConsumerDeadline.wholeMilliseconds) }
+        let ping = limits.pingInterval.wholeMilliseconds
+        if isPaused { return min(next, now + ping) }
+        next = min(next, lastReceived + limits.idleTimeout.wholeMilliseconds)
+        if pingSent <= lastReceived { next = min(next, lastReceived + ping) }
+        return max(next, now + 1)
+    }
+}
+
+extension Duration {
+    /// Rounded up, so that a short duration is not none.
+    var wholeMilliseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        guard seconds >= 0 else { return 0 }
+        return UInt64(seconds) * 1000 + UInt64((attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000)
+    }
+}
+
+/// Counts the messages of one second against `messagesPerSecond`.
+struct RateWindow {
+    private var start: UInt64 = 0
+    private var count = 0
+
+    /// False where this message is one too many. `limit` 0 is no limit.
+    mutating func allows(at now: UInt64, limit: Int) -> Bool {
+        guard limit > 0 else { return true }
+        if now >= start + 1000 {
+            start = now
+            count = 0
+        }
+        count += 1
+        return count <= limit
+    }
+}

@@ -1,0 +1,82 @@
+// Pairs of connections with messages in flight from one end to the other: window, pace, checks and measurement.
+//
+// What the two ends say to each other through a particular relay is a dialect's business. The engine asks the dialect to
+// set a pair up and to send message number n of it; the dialect tells the engine what came out at the other end.
+//
+//   pairs_run -> dialect->open(pair) … pairs_ready(pair)
+//             -> dialect->send(pair, payload) … pairs_delivered(pair, payload), pairs_acknowledged(pair)
+//
+// Closed loop: every pair keeps `inFlight` messages under way; the next leaves when the oldest has been delivered *and*,
+// where the dialect acknowledges, its sender has been told so. Fixed rate: messages fall due at even distances, round
+// robin over the pairs; a message that must wait for the window is late by that wait, for latency counts from the moment
+// it was due (no coordinated omission).
+
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client.h"
+#include "histogram.h"
+#include "process.h"
+
+enum { PAYLOAD_HEAD_BYTES = 25 };  // "PPPPPPPP-SSSSSSSSSSSSSSSS": pair and sequence number in hex; filler follows.
+
+struct pair {
+    uint32_t index;
+    struct connection *server, *client;
+    int step;  // The dialect's, while the pair is set up.
+    char serverID[64], credential[128], channel[24];  // The dialect's.
+    uint64_t due, sent, delivered, acknowledged;
+    int64_t *startedAt;  // Ring of `inFlight`: when message n was sent (closed loop) or due (fixed rate).
+};
+
+struct dialect {
+    /// Starts to set the pair up; ends in `pairs_ready`.
+    void (*open)(struct pair *pair);
+    /// Sends `payload` from the client end.
+    void (*send)(struct pair *pair, const char *payload, size_t length);
+    /// Whether the sender hears of each delivery (`pairs_acknowledged`).
+    bool acknowledges;
+};
+
+struct load {
+    const struct target *target;
+    const struct dialect *dialect;
+    pid_t process;  // The relay's; 0 where nothing is to be read of it.
+    uint32_t pairs, inFlight;
+    size_t payloadBytes;
+    double messagesPerSecond;  // 0: closed loop.
+    int64_t warmup, duration;  // Nanoseconds.
+    /// Called once per turn while the load runs, `isMeasured` in the measured window; may be NULL.
+    void (*everyTurn)(int64_t time, bool isMeasured);
+    /// Called once when sending has ended, before the pairs drain; may be NULL.
+    void (*ended)(void);
+    /// Called for every message delivered in the measured window; may be NULL.
+    void (*observed)(int64_t startedAt, int64_t deliveredAt);
+};
+
+struct measurement {
+    uint64_t messages;
+    double seconds;
+    struct histogram latency;
+    struct usage before, after;
+    struct usage ownBefore, ownAfter;
+    int64_t longestTurn;  // Of the generator, nanoseconds.
+    int64_t setUp;  // Nanoseconds until all pairs were ready.
+};
+
+/// Runs the load to its end, drained. Ends the process where a message is lost, reordered, duplicated or altered.
+void pairs_run(const struct load *load, struct measurement *measurement);
+
+// What a dialect reports.
+void pairs_ready(struct pair *pair);
+void pairs_delivered(struct pair *pair, const char *payload, size_t length);
+void pairs_acknowledged(struct pair *pair);
+
+/// The load that runs, for dialects.
+const struct load *pairs_load(void);
+
+/// Prints the fields of a measurement as members of a JSON object, without the braces.
+void measurement_print_json(const struct load *load, const struct measurement *measurement);

@@ -1,0 +1,33 @@
+// The table of scenarios and the options they share.
+
+#pragma once
+
+#include "pairs.h"
+
+enum { BODIES = 8 };
+
+struct options {
+    struct target target;
+    pid_t process;
+    uint32_t pairs, inFlight, connections;
+    size_t payloadBytes;
+    double messagesPerSecond;
+    int64_t warmup, duration, settle, replaceEvery;  // Nanoseconds.
+    const char *credential;  // Admin credential; NULL where none was given.
+    const char *bodies[BODIES];  // Texts of instruction bodies to put in turn; `bodyCount` of them.
+    int bodyCount;
+};
+
+/// A scenario runs to its end and prints one JSON object on standard output. It fails by `fail`.
+struct scenario {
+    const char *name;
+    const char *summary;
+    void (*run)(const struct options *options);
+};
+
+void forward_run(const struct options *options);
+void replace_run(const struct options *options);
+void idle_run(const struct options *options);
+
+/// The load that the options describe, without dialect and hooks.
+struct load load_from(const struct options *options);
