@@ -101,7 +101,8 @@ def verdict(value: float, target: float) -> str:
 
 
 def is_noisy(results: list[dict]) -> bool:
-    return any(result["relay"]["waitedForCoreMilliseconds"] > NOISE_SHARE * result["seconds"] * 1e3 for result in results)
+    return any(result["relay"]["waitedForCoreMilliseconds"] > NOISE_SHARE * result["seconds"] * 1e3
+               for result in results)
 
 
 def forward_section(name: str, results: dict[str, list[dict]]) -> str:
@@ -117,8 +118,8 @@ def forward_section(name: str, results: dict[str, list[dict]]) -> str:
             latency("p50"), latency("p90"), latency("p99"), latency("p999"), latency("maximum"),
             f"{max(result['relay']['peakResidentKiB'] for result in rounds) / 1024:.1f}",
             f"{median_of(rounds, 'relay', 'coresUsed'):.2f}", f"{median_of(rounds, 'generator', 'coresUsed'):.2f}"])
-    head = ["relay", "messages/s", "CPU µs per message (range)", "user + system", "p50 ms", "p90", "p99", "p99.9", "max",
-            "peak MiB", "cores", "generator"]
+    head = ["relay", "messages/s", "CPU µs per message (range)", "user + system", "p50 ms", "p90", "p99", "p99.9",
+            "max", "peak MiB", "cores", "generator"]
     text = f"### {name}\n\n{table(head, rows)}\n"
     ratios = ratio_rows(results)
     if ratios:

@@ -146,7 +146,7 @@ def idle_connections() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev/bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the headline load only, three rounds: under three minutes")
+    parser.add_argument("--quick", action="store_true", help="the headline load, three rounds: under three minutes")
     parser.add_argument("--relayd", type=Path, default=ROOT / ".build/release/relayd")
     parser.add_argument("--loadgen", type=Path, default=ROOT / ".build/bench/loadgen")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results", help="folder of the report")

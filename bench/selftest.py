@@ -1,7 +1,7 @@
 """Shows that the load generator is a judge: faulty relays, each of which it must refuse, and one that it must accept.
 
-The faults are bodies of `forward to server` that are put into the running Node peer, so every kind of fault comes out of
-a real relay over real sockets. Run by `dev/bench --self-test`.
+The faults are bodies of `forward to server` that are put into the running Node peer, so every kind of fault comes out
+of a real relay over real sockets. Run by `dev/bench --self-test`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CASES = [  # name, rest of the body, what the generator must say (None: it must 
     ("alters a byte", "pass(fault ? data.replace('z', 'y') : data); this.send('1')",
      "was lost, reordered, duplicated or altered"),
     ("sends to another channel",
-     "if (fault) { channels.find((other) => other !== found).server.send('from:data: ' + channel + delimiter + data) }\n"
+     "if (fault) { channels.find((any) => any !== found).server.send('from:data: ' + channel + delimiter + data) }\n"
      "else { pass(data) }\nthis.send('1')", "got another channel's message"),
     ("forgets an answer", "pass(data); if (!fault) this.send('1')", "1 never acknowledged"),
     ("refuses a message", "pass(data); this.send(fault ? '0' : '1')", 'was answered "0"'),

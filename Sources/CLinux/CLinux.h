@@ -3,26 +3,18 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sched.h>
-#include <signal.h>
+// Only these: a header that Glibc's module has too would belong to this one instead, and every file that uses it would
+// have to import CLinux.
+#include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-// accept4(2) is a GNU extension; a C++-style redeclaration keeps it visible whatever feature macros the importer sets.
-extern int accept4(int, struct sockaddr *, socklen_t *, int);
+// GNU extensions that the importer's feature macros hide. The address is declared as bytes, so that this header needs
+// no socket types.
+extern int accept4(int descriptor, void *address, uint32_t *length, int flags);
+extern int pthread_setname_np(unsigned long thread, const char *name);
 
 // epoll_event.data is a union; Swift sees one field of it. These two make the 64-bit use plain.
 static inline struct epoll_event clinux_epoll_event(uint32_t events, uint64_t token) {

@@ -44,11 +44,7 @@ package final class Daemon {
             throw StartError("cannot make the default app: \(error.message)")
         }
         for file in try ScriptFile.all(configuration.scripts) {
-            do {
-                _ = try file.source.withUnsafeBytes { bytes throws(InstructionError) in
-                    try app.load(script: file.name, source: bytes)
-                }
-            } catch {
+            do { _ = try app.load(script: file.name, source: file.source) } catch {
                 throw StartError("cannot load the script \(file.path): \(error.message)")
             }
         }

@@ -5,22 +5,21 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "fail.h"
+
 enum {
     EVENTS_PER_TURN = 1024,
     RECEIVE_BYTES = 256 << 10,
-    HEAD_BYTES = 16 << 10,
     MESSAGE_BYTES = 64 << 20,  // A relay that says more is broken.
 };
 
@@ -76,22 +75,6 @@ static void append(struct bytes *bytes, const void *source, size_t length) {
 static void release(struct bytes *bytes) {
     free(bytes->start);
     *bytes = (struct bytes){0};
-}
-
-struct target target_parse(const char *url) {
-    struct target target = {.path = "/"};
-    char host[64], rest[500] = "";
-    unsigned port;
-    if (sscanf(url, "ws://%63[^:/?]:%u%499s", host, &port, rest) < 2 || port == 0 || port > 65535) {
-        fail(EXIT_USAGE, "--url %s is not ws://ADDRESS:PORT with an optional path", url);
-    }
-    if (strcmp(host, "localhost") == 0) strcpy(host, "127.0.0.1");
-    if (inet_pton(AF_INET, host, &target.address) != 1) {
-        fail(EXIT_USAGE, "--url %s: %s is not an IPv4 address", url, host);
-    }
-    target.port = (uint16_t)port;
-    snprintf(target.path, sizeof target.path, "%s%s", rest[0] == '/' ? "" : "/", rest);
-    return target;
 }
 
 // MARK: The loop
@@ -221,50 +204,12 @@ static void connected(struct connection *connection) {
         fail(EXIT_UNREACHABLE, "cannot connect to port %u: %s", connection->target->port, strerror(error));
     }
     uint32_t nonce[4] = {next_random(), next_random(), next_random(), next_random()};
-    char key[25], joined[64];
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned digestLength = 0;
-    EVP_EncodeBlock((unsigned char *)key, (unsigned char *)nonce, sizeof nonce);
-    int joinedLength = snprintf(joined, sizeof joined, "%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
-    if (EVP_Digest(joined, (size_t)joinedLength, digest, &digestLength, EVP_sha1(), NULL) != 1) {
-        fail(EXIT_LOST, "this OpenSSL has no SHA-1");
-    }
-    EVP_EncodeBlock((unsigned char *)connection->expectedAccept, digest, (int)digestLength);
     char head[1024];
-    int headLength = snprintf(head, sizeof head,
-        "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        connection->target->path, connection->target->port, key);
-    append(&connection->output, head, (size_t)headLength);
+    size_t headLength = handshake_write(&connection->handshake, connection->target, nonce, head, sizeof head);
+    append(&connection->output, head, headLength);
     connection->state = AWAITING_101;
     watch(connection, EPOLL_CTL_MOD, EPOLLIN);
     queue_for_flush(connection);
-}
-
-/// Looks for the whole answer to the handshake in `bytes`; returns its length, 0 where more must come.
-static size_t check_handshake(struct connection *connection, const char *bytes, size_t length) {
-    const char *end = memmem(bytes, length, "\r\n\r\n", 4);
-    if (end == NULL) {
-        if (length > HEAD_BYTES) fail(EXIT_LOST, "the answer to a handshake does not end within %d bytes", HEAD_BYTES);
-        return 0;
-    }
-    const char *lineEnd = memmem(bytes, length, "\r\n", 2);
-    if (lineEnd - bytes < 12 || memcmp(bytes, "HTTP/1.1 101", 12) != 0) {
-        fail(EXIT_LOST, "a handshake was answered \"%.*s\"", (int)(lineEnd - bytes), bytes);
-    }
-    static const char name[] = "sec-websocket-accept:";
-    for (const char *line = lineEnd + 2; line < end; line = lineEnd + 2) {
-        lineEnd = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
-        if ((size_t)(lineEnd - line) < sizeof name - 1 || strncasecmp(line, name, sizeof name - 1) != 0) continue;
-        const char *value = line + sizeof name - 1;
-        while (value < lineEnd && (*value == ' ' || *value == '\t')) value++;
-        size_t valueLength = strlen(connection->expectedAccept);
-        if ((size_t)(lineEnd - value) != valueLength || memcmp(value, connection->expectedAccept, valueLength) != 0) {
-            fail(EXIT_LOST, "a handshake was answered with a wrong Sec-WebSocket-Accept");
-        }
-        return (size_t)(end + 4 - bytes);
-    }
-    fail(EXIT_LOST, "a handshake was answered without Sec-WebSocket-Accept");
 }
 
 // MARK: Receiving
@@ -281,7 +226,8 @@ static void control_frame(struct connection *connection, enum opcode opcode, con
     }
 }
 
-static void data_frame(struct connection *connection, bool isFinal, enum opcode opcode, const char *payload, size_t length) {
+static void data_frame(
+    struct connection *connection, bool isFinal, enum opcode opcode, const char *payload, size_t length) {
     if (connection->isInsideMessage != (opcode == OPCODE_CONTINUATION)) {
         fail(EXIT_LOST, "a fragment came out of order (opcode %d)", opcode);
     }
@@ -296,7 +242,9 @@ static void data_frame(struct connection *connection, bool isFinal, enum opcode 
     }
     connection->isInsideMessage = !isFinal;
     append(&connection->message, payload, length);
-    if (connection->message.length > MESSAGE_BYTES) fail(EXIT_LOST, "a message of more than %d bytes came", MESSAGE_BYTES);
+    if (connection->message.length > MESSAGE_BYTES) {
+        fail(EXIT_LOST, "a message of more than %d bytes came", MESSAGE_BYTES);
+    }
     if (!isFinal) return;
     struct bytes whole = connection->message;
     connection->message = (struct bytes){0};
@@ -345,7 +293,7 @@ static void receive(struct connection *connection) {
 
     size_t taken = 0;
     if (connection->state == AWAITING_101) {
-        taken = check_handshake(connection, received.start, received.length);
+        taken = handshake_check(&connection->handshake, received.start, received.length);
         if (taken > 0) {
             connection->state = OPEN;
             release(&connection->output);

@@ -11,20 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-    EXIT_LOST = 1,  // A check failed: lost, reordered, duplicated, refused, closed.
-    EXIT_USAGE = 2,
-    EXIT_UNREACHABLE = 3,
-};
+#include "handshake.h"
 
 enum opcode { OPCODE_CONTINUATION = 0, OPCODE_TEXT = 1, OPCODE_BINARY = 2, OPCODE_CLOSE = 8, OPCODE_PING, OPCODE_PONG };
-
-/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY`.
-struct target {
-    uint32_t address;  // Network byte order.
-    uint16_t port;  // Host byte order.
-    char path[512];  // Request target; at least "/".
-};
 
 struct connection;
 
@@ -53,21 +42,15 @@ struct connection {
     struct bytes output;  // Framed and masked, not yet sent.
     size_t outputSent;
     uint32_t frameMask;  // Of the frame between connection_begin and connection_end.
-    char expectedAccept[29];  // Base64 of SHA-1 (RFC 6455 §4.2.2).
+    struct handshake handshake;
     struct connection *nextToFlush;
 };
-
-/// Prints one sentence on standard error and ends the process with `status`.
-_Noreturn void fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /// Monotonic time in nanoseconds.
 int64_t now(void);
 
 /// A fast generator of numbers for masking keys; not for secrets.
 uint32_t next_random(void);
-
-/// Parses a `ws://` address; ends the run with EXIT_USAGE where it is none.
-struct target target_parse(const char *url);
 
 /// Creates the epoll instance and raises the limit of open files as far as it goes.
 void loop_start(void);
@@ -88,8 +71,8 @@ struct connection *connection_open(
 /// Sends one unfragmented message.
 void connection_send(struct connection *connection, enum opcode opcode, const void *bytes, size_t length);
 
-/// Starts a message of exactly `length` bytes and returns where to write its payload; `connection_end` masks it. No other
-/// call on the connection may come between.
+/// Starts a message of exactly `length` bytes and returns where to write its payload; `connection_end` masks it. No
+/// other call on the connection may come between.
 char *connection_begin(struct connection *connection, enum opcode opcode, size_t length);
 void connection_end(struct connection *connection, size_t length);
 

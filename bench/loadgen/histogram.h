@@ -19,8 +19,8 @@ struct histogram {
 /// Counts one duration; a negative one counts as zero.
 void histogram_record(struct histogram *histogram, int64_t nanoseconds);
 
-/// The upper edge, in nanoseconds, of the bucket that holds the `fraction` quantile (0 < fraction <= 1), never above the
-/// exact maximum. 0 where nothing was recorded.
+/// The upper edge, in nanoseconds, of the bucket that holds the `fraction` quantile (0 < fraction <= 1), never above
+/// the exact maximum. 0 where nothing was recorded.
 uint64_t histogram_quantile(const struct histogram *histogram, double fraction);
 
 /// Prints `{"count": …, "p50": …, "p90": …, "p99": …, "p999": …, "maximum": …}` in microseconds; the quantiles are null

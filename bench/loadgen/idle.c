@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fail.h"
 #include "scenario.h"
 
 enum { OPENING_AT_ONCE = 128, CONNECTIONS_PER_SOURCE = 500 };

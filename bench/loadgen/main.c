@@ -1,6 +1,6 @@
-// The load generator: `loadgen SCENARIO --url ws://ADDRESS:PORT/ [options]`. Plays every end of every connection on one
-// thread, checks what arrives, and prints one JSON object. Exit codes: 0 done, 1 a check failed, 2 usage, 3 cannot reach
-// the relay.
+// The load generator: `loadgen SCENARIO --url ws://ADDRESS:PORT/ [options]`. Plays every end of every connection on
+// one thread, checks what arrives, and prints one JSON object. Exit codes: 0 done, 1 a check failed, 2 usage, 3 cannot
+// reach the relay.
 
 #define _GNU_SOURCE
 #include <sched.h>
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fail.h"
 #include "scenario.h"
 
 static const struct scenario scenarios[] = {
@@ -80,7 +81,9 @@ static struct options parse(int count, char **arguments) {
         else if (strcmp(name, "--core") == 0) pin((int)number_of(name, value, 0, CPU_SETSIZE - 1));
         else if (strcmp(name, "--pairs") == 0) options.pairs = (uint32_t)number_of(name, value, 1, 100000);
         else if (strcmp(name, "--inflight") == 0) options.inFlight = (uint32_t)number_of(name, value, 1, 65536);
-        else if (strcmp(name, "--size") == 0) options.payloadBytes = (size_t)number_of(name, value, PAYLOAD_HEAD_BYTES, 1 << 24);
+        else if (strcmp(name, "--size") == 0) {
+            options.payloadBytes = (size_t)number_of(name, value, PAYLOAD_HEAD_BYTES, 1 << 24);
+        }
         else if (strcmp(name, "--rate") == 0) options.messagesPerSecond = number_of(name, value, 1, 1e9);
         else if (strcmp(name, "--warmup") == 0) options.warmup = (int64_t)(number_of(name, value, 0, 3600) * 1e9);
         else if (strcmp(name, "--seconds") == 0) options.duration = (int64_t)(number_of(name, value, 0.1, 3600) * 1e9);

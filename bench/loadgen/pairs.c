@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fail.h"
+
 enum { OPENING_AT_ONCE = 64 };
 
 static const int64_t SECOND = 1000000000;
@@ -234,7 +236,8 @@ void measurement_print_json(const struct load *load, const struct measurement *m
                (double)(after->waited - before->waited) / 1e6, (long long)after->residentKiB,
                (long long)after->peakResidentKiB);
     }
-    printf(", \"generator\": {\"coresUsed\": %.3f, \"waitedForCoreMilliseconds\": %.1f, \"longestTurnMicroseconds\": %.1f}",
+    printf(", \"generator\": {\"coresUsed\": %.3f, \"waitedForCoreMilliseconds\": %.1f, "
+           "\"longestTurnMicroseconds\": %.1f}",
            (double)(measurement->ownAfter.cpu - measurement->ownBefore.cpu) / 1e9 / measurement->seconds,
            (double)(measurement->ownAfter.waited - measurement->ownBefore.waited) / 1e6,
            (double)measurement->longestTurn / 1e3);

@@ -1,15 +1,15 @@
 // Pairs of connections with messages in flight from one end to the other: window, pace, checks and measurement.
 //
-// What the two ends say to each other through a particular relay is a dialect's business. The engine asks the dialect to
-// set a pair up and to send message number n of it; the dialect tells the engine what came out at the other end.
+// What the two ends say to each other through a particular relay is a dialect's business. The engine asks the dialect
+// to set a pair up and to send message number n of it; the dialect tells the engine what came out at the other end.
 //
 //   pairs_run -> dialect->open(pair) … pairs_ready(pair)
 //             -> dialect->send(pair, payload) … pairs_delivered(pair, payload), pairs_acknowledged(pair)
 //
-// Closed loop: every pair keeps `inFlight` messages under way; the next leaves when the oldest has been delivered *and*,
-// where the dialect acknowledges, its sender has been told so. Fixed rate: messages fall due at even distances, round
-// robin over the pairs; a message that must wait for the window is late by that wait, for latency counts from the moment
-// it was due (no coordinated omission).
+// Closed loop: every pair keeps `inFlight` messages under way; the next leaves when the oldest has been delivered
+// *and*, where the dialect acknowledges, its sender has been told so. Fixed rate: messages fall due at even distances,
+// round robin over the pairs; a message that must wait for the window is late by that wait, for latency counts from the
+// moment it was due (no coordinated omission).
 
 #pragma once
 

@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client.h"
+#include "fail.h"
 
 /// Sums the run-queue wait of all threads (second field of `schedstat`, nanoseconds). Threads that ended are not in it.
 static int64_t wait_of_threads(pid_t process) {

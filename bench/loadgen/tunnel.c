@@ -2,11 +2,13 @@
 //
 //   server end -> create server credential        <- "<serverID> <credential>"
 //   server end -> install server                  <- "1"
-//   client end -> connect to server               <- "1";  server end <- "connected:atPort:for: <channel>␟<port>␟<address>"
+//   client end -> connect to server               <- "1"
+//                                     server end  <- "connected:atPort:for: <channel>␟<port>␟<address>"
 //
 // Then, for each message:
 //
-//   client end -> forward to server               <- "1";  server end <- "from:data: <channel>␟<data>"
+//   client end -> forward to server               <- "1"
+//                                     server end  <- "from:data: <channel>␟<data>"
 //
 // Lines that begin with "server: " are node-livecode's log lines; they are read and passed over.
 
@@ -14,6 +16,8 @@
 
 #include <stdio.h>
 #include <string.h>
+
+#include "fail.h"
 
 enum { DELIMITER = 0x1F, PAIRS_PER_SOURCE = 250, PORT = 80 };
 
@@ -49,7 +53,8 @@ static void client_opened(struct connection *connection) {
     struct pair *pair = connection->owner;
     char id[70], text[200];
     json_id(id, sizeof id, pair->serverID);
-    int length = snprintf(text, sizeof text, "{\"instruction\":\"connect to server\",\"parameters\":[%s,%d]}", id, PORT);
+    int length = snprintf(
+        text, sizeof text, "{\"instruction\":\"connect to server\",\"parameters\":[%s,%d]}", id, PORT);
     connection_send(connection, OPCODE_TEXT, text, (size_t)length);
 }
 

@@ -1,6 +1,6 @@
 // A relay that is livecoded in JavaScript, as node-livecode is: plain Node and `ws`, one object of functions, one JSON
-// message per instruction. It starts with the six tunnel instructions and speaks what scripts/tunnel.lua speaks, so that
-// one load generator can drive both.
+// message per instruction. It starts with the six tunnel instructions and speaks what scripts/tunnel.lua speaks, so
+// that one load generator can drive both.
 //
 //   node-livecode.mjs [--port N] [--credential SECRET] [--log-lines on|off] [--console PATH]
 //

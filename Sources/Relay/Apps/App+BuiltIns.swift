@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import Logging
 
 // The relay's own instructions (DESIGN §6): parameters are decoded here, results encoded, and what they do is done by
 // the parts that own it.
@@ -56,12 +57,10 @@ extension App {
             let name = try decode(InstructionParameters.self, parameters).instruction
             return try encode(GenerationResult(generation: try remove(instruction: name)))
         case .loadScript:
-            var decoded = try decode(LoadScriptParameters.self, parameters)
-            let loaded = try decoded.source.withUTF8 { source throws(InstructionError) in
-                try load(
-                    script: decoded.name, source: UnsafeRawBufferPointer(source), isDryRun: decoded.dryRun ?? false,
-                    ifGeneration: decoded.ifGeneration)
-            }
+            let decoded = try decode(LoadScriptParameters.self, parameters)
+            let loaded = try load(
+                script: decoded.name, source: Array(decoded.source.utf8), isDryRun: decoded.dryRun ?? false,
+                ifGeneration: decoded.ifGeneration)
             return try encode(LoadedScript(generation: loaded.generation, instructions: loaded.instructions))
         case .unloadScript:
             let name = try decode(NameParameters.self, parameters).name

@@ -10,11 +10,15 @@ extension App {
 
     /// Loads a script, or only tries to (`isDryRun`).
     func load(
-        script name: String, source: UnsafeRawBufferPointer, isDryRun: Bool = false, ifGeneration: Int? = nil
+        script name: String, source: [UInt8], isDryRun: Bool = false, ifGeneration: Int? = nil
     ) throws(InstructionError) -> LoadResult {
         try check(ifGeneration)
         try checkName(name, "script")
-        let unit = try staged { () throws(ScriptFailure) in try engine.stage(script: name, source: source) }
+        let unit = try staged { () throws(ScriptFailure) in
+            try source.withUnsafeBytes { bytes in
+                Result { () throws(ScriptFailure) in try engine.stage(script: name, source: bytes) }
+            }.get()
+        }
         return try finish(unit, isDryRun: isDryRun) { () throws(InstructionError) in
             var next = draft()
             next.instructions = next.instructions.filter { $0.value.script != name }

@@ -1,3 +1,5 @@
+internal import Logging
+
 // What connections send: which of it is an instruction, who may invoke it, and what answers it.
 extension App {
     /// A whole message. `bytes` are lent for the duration of the call.

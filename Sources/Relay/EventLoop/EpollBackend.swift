@@ -21,7 +21,7 @@ final class EpollBackend {
     private var partEvents: UInt32 = 0
 
     init() throws(StartError) {
-        epoll = epoll_create1(Int32(EPOLL_CLOEXEC.rawValue))
+        epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else {
             throw StartError("cannot create an epoll descriptor: \(System.describe(errno: errno))")
         }

@@ -96,7 +96,7 @@ final class EventLoop: @unchecked Sendable {
         case .endOfStream(let token):
             table[token]?.endOfStream()
         case .receiveFailed(let token, _), .sendFailed(let token, _):
-            table[token]?.disconnect(code: .abnormalClosure, reason: "")
+            table[token]?.disconnect(code: .abnormal, reason: "")
         case .accepted(let token, let fileDescriptor, let address):
             accepted(fileDescriptor, from: address, on: token)
         case .acceptExhausted(let token, let code):

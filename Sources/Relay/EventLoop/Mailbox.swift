@@ -27,7 +27,7 @@ final class Mailbox: Sendable {
     private let messages = Mutex<[LoopMessage]>([])
 
     init() throws(StartError) {
-        fileDescriptor = eventfd(0, Int32(EFD_CLOEXEC.rawValue | EFD_NONBLOCK.rawValue))
+        fileDescriptor = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         guard fileDescriptor >= 0 else {
             throw StartError("cannot create an eventfd: \(System.describe(errno: errno))")
         }

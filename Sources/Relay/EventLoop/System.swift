@@ -46,7 +46,7 @@ enum System {
         let first = buffer.first
         if first.count == buffer.byteCount {
             while true {
-                let count = Glibc.send(fileDescriptor, first.baseAddress, first.count, Int32(MSG_NOSIGNAL.rawValue))
+                let count = Glibc.send(fileDescriptor, first.baseAddress, first.count, Int32(MSG_NOSIGNAL))
                 if count >= 0 { return .bytes(count) }
                 if errno != EINTR { return failure() }
             }
@@ -61,7 +61,7 @@ enum System {
             message.msg_iov = vectors.baseAddress
             message.msg_iovlen = buffer.gather(into: vectors)
             while true {
-                let count = sendmsg(fileDescriptor, &message, Int32(MSG_NOSIGNAL.rawValue))
+                let count = sendmsg(fileDescriptor, &message, Int32(MSG_NOSIGNAL))
                 if count >= 0 { return .bytes(count) }
                 if errno != EINTR { return failure() }
             }
@@ -78,7 +78,7 @@ enum System {
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let fileDescriptor = withUnsafeMutableBytes(of: &storage) { bytes in
             accept4(
-                listener, bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self), &length,
+                listener, bytes.baseAddress, &length,
                 Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
         }
         if fileDescriptor >= 0 {
@@ -118,8 +118,8 @@ enum System {
     static func describe(errno code: Int32) -> String {
         var buffer = [CChar](repeating: 0, count: 128)
         return buffer.withUnsafeMutableBufferPointer { text in
-            guard let message = strerror_r(code, text.baseAddress!, text.count) else { return "error \(code)" }
-            return String(cString: message)
+            _ = strerror_r(code, text.baseAddress!, text.count)
+            return String(cString: text.baseAddress!)
         }
     }
 

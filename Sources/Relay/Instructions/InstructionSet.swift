@@ -1,14 +1,14 @@
 /// What an app answers to, as of one generation: instructions, the hooks of its scripts and its modules. Immutable: a
 /// change makes the next one and swaps it in.
-package struct InstructionSet {
+package struct InstructionSet: Sendable {
     /// A script as it was loaded.
-    package struct Script {
+    package struct Script: Sendable {
         package var name: String
         package var hooks: [StagedUnit.Hook]
     }
 
     /// What a name of the wire stands for.
-    enum Entry {
+    enum Entry: Sendable {
         case builtIn(BuiltIn)
         case instruction(Instruction)
     }

@@ -1,4 +1,5 @@
-import Glibc
+import CLinux
+internal import Glibc
 package import Logging
 import Synchronization
 

@@ -1,3 +1,5 @@
+internal import Logging
+
 // The HTTP side of a connection: a request head in, a 101 or a refusal out.
 extension Connection {
     /// Reads the request head, which may come in pieces. What follows it stays unread until the app has decided.

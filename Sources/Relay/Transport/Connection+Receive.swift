@@ -1,4 +1,4 @@
-internal import Glibc
+internal import Logging
 
 // Bytes in: decrypt, then a request head or frames, then whole messages to the app.
 extension Connection {

@@ -1,4 +1,4 @@
-internal import Glibc
+internal import Logging
 
 // Bytes out: everything is queued during a turn and leaves in one send at its end.
 extension Connection {
@@ -28,7 +28,7 @@ extension Connection {
     }
 
     func queueClose(_ code: CloseCode, _ reason: String) {
-        let payload = FrameEncoder.closePayload(code, reason: reason)
+        let payload = FrameEncoder.closePayload(code, reason)
         payload.withUnsafeBytes { queueFrame(.close, $0) }
     }
 
@@ -110,7 +110,7 @@ extension Connection {
     }
 
     private func afterSending() {
-        if sendFailed { return disconnect(code: .abnormalClosure, reason: "") }
+        if sendFailed { return disconnect(code: .abnormal, reason: "") }
         let queued = queuedBytes
         if queued == 0, lifecycle.isFinishing {
             switch lifecycle.outputDrained() {

@@ -51,7 +51,7 @@ final class Connection {
     var rate = RateWindow()
 
     /// How it ended, once it has: for hooks and logs.
-    var closeCode = CloseCode.abnormalClosure
+    var closeCode = CloseCode.abnormal
     var closeReason = ""
 
     init(fileDescriptor: Int32, address: SocketAddress, listener: ListenerSettings, loop: EventLoop, isCounted: Bool) {
@@ -139,7 +139,7 @@ final class Connection {
 
     func endOfStream() {
         switch lifecycle.endOfStream() {
-        case .disconnect: disconnect(code: .abnormalClosure, reason: "")
+        case .disconnect: disconnect(code: .abnormal, reason: "")
         case .none: pauseReceiving()  // Level-triggered: the end would be reported for ever.
         }
     }

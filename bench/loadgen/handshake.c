@@ -1,0 +1,82 @@
+#define _GNU_SOURCE
+#include "handshake.h"
+
+#include <arpa/inet.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "fail.h"
+
+enum { HEAD_BYTES = 16 << 10 };
+
+struct target target_parse(const char *url) {
+    struct target target = {.path = "/"};
+    char host[64], rest[500] = "";
+    unsigned port;
+    if (sscanf(url, "ws://%63[^:/?]:%u%499s", host, &port, rest) < 2 || port == 0 || port > 65535) {
+        fail(EXIT_USAGE, "--url %s is not ws://ADDRESS:PORT with an optional path", url);
+    }
+    if (strcmp(host, "localhost") == 0) strcpy(host, "127.0.0.1");
+    if (inet_pton(AF_INET, host, &target.address) != 1) {
+        fail(EXIT_USAGE, "--url %s: %s is not an IPv4 address", url, host);
+    }
+    target.port = (uint16_t)port;
+    snprintf(target.path, sizeof target.path, "%s%s", rest[0] == '/' ? "" : "/", rest);
+    return target;
+}
+
+size_t handshake_write(struct handshake *handshake, const struct target *target, const uint32_t nonce[4], char *head,
+                       size_t capacity) {
+    char key[25], joined[64], host[INET_ADDRSTRLEN];
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned digestLength = 0;
+    EVP_EncodeBlock((unsigned char *)key, (const unsigned char *)nonce, 16);
+    int joinedLength = snprintf(joined, sizeof joined, "%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
+    if (EVP_Digest(joined, (size_t)joinedLength, digest, &digestLength, EVP_sha1(), NULL) != 1) {
+        fail(EXIT_LOST, "this OpenSSL has no SHA-1");
+    }
+    EVP_EncodeBlock((unsigned char *)handshake->expectedAccept, digest, (int)digestLength);
+    inet_ntop(AF_INET, &target->address, host, sizeof host);
+    int length = snprintf(head, capacity,
+        "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n", target->path, host, target->port, key);
+    return (size_t)length;
+}
+
+/// The value of the header field `name` (lower case, with its colon) in the lines from `line` to `end`; NULL where it
+/// is missing. `end` points at the empty line.
+static const char *find_field(const char *line, const char *end, const char *name, size_t *length) {
+    size_t nameLength = strlen(name);
+    while (line < end) {
+        const char *lineEnd = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
+        if ((size_t)(lineEnd - line) >= nameLength && strncasecmp(line, name, nameLength) == 0) {
+            const char *value = line + nameLength;
+            while (value < lineEnd && (*value == ' ' || *value == '\t')) value++;
+            *length = (size_t)(lineEnd - value);
+            return value;
+        }
+        line = lineEnd + 2;
+    }
+    return NULL;
+}
+
+size_t handshake_check(const struct handshake *handshake, const char *bytes, size_t length) {
+    const char *end = memmem(bytes, length, "\r\n\r\n", 4);
+    if (end == NULL) {
+        if (length > HEAD_BYTES) fail(EXIT_LOST, "the answer to a handshake does not end within %d bytes", HEAD_BYTES);
+        return 0;
+    }
+    const char *statusEnd = memmem(bytes, length, "\r\n", 2);
+    if (statusEnd - bytes < 12 || memcmp(bytes, "HTTP/1.1 101", 12) != 0) {
+        fail(EXIT_LOST, "a handshake was answered \"%.*s\"", (int)(statusEnd - bytes), bytes);
+    }
+    size_t valueLength = 0, expectedLength = strlen(handshake->expectedAccept);
+    const char *value = find_field(statusEnd + 2, end, "sec-websocket-accept:", &valueLength);
+    if (value == NULL || valueLength != expectedLength
+        || memcmp(value, handshake->expectedAccept, expectedLength) != 0) {
+        fail(EXIT_LOST, "a handshake was answered without the right Sec-WebSocket-Accept");
+    }
+    return (size_t)(end + 4 - bytes);
+}

@@ -1,0 +1,29 @@
+// The client's side of the opening handshake (RFC 6455 §4.1), and the address that it goes to.
+
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY`.
+struct target {
+    uint32_t address;  // Network byte order.
+    uint16_t port;  // Host byte order.
+    char path[512];  // Request target; at least "/".
+};
+
+/// What is remembered between request and answer: base64 of SHA-1 over the key (§4.2.2).
+struct handshake {
+    char expectedAccept[29];
+};
+
+/// Parses a `ws://` address; ends the run with EXIT_USAGE where it is none.
+struct target target_parse(const char *url);
+
+/// Writes the request into `head`, with a key made of `nonce`; returns its length.
+size_t handshake_write(struct handshake *handshake, const struct target *target, const uint32_t nonce[4], char *head,
+                       size_t capacity);
+
+/// Looks for the whole answer at the front of `bytes`; returns its length, 0 where more must come. Ends the run where
+/// the answer is not 101 with the right Sec-WebSocket-Accept.
+size_t handshake_check(const struct handshake *handshake, const char *bytes, size_t length);
