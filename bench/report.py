@@ -105,7 +105,7 @@ def is_noisy(results: list[dict]) -> bool:
                for result in results)
 
 
-def forward_section(name: str, results: dict[str, list[dict]]) -> str:
+def forward_section(name: str, results: dict[str, list[dict]], subjects: list) -> str:
     rows = []
     for subject, rounds in results.items():
         latency = lambda quantile: f"{median_of(rounds, 'latencyMicroseconds', quantile) / 1e3:.2f}"
@@ -121,18 +121,18 @@ def forward_section(name: str, results: dict[str, list[dict]]) -> str:
     head = ["relay", "messages/s", "CPU µs per message (range)", "user + system", "p50 ms", "p90", "p99", "p99.9",
             "max", "peak MiB", "cores", "generator"]
     text = f"### {name}\n\n{table(head, rows)}\n"
-    ratios = ratio_rows(results)
+    ratios = ratio_rows(results, subjects)
     if ratios:
         text += "\n" + table(["CPU per message, ratio within a round", "median", "range"], ratios) + "\n"
     return text
 
 
-def ratio_rows(results: dict[str, list[dict]]) -> list[list[str]]:
+def ratio_rows(results: dict[str, list[dict]], subjects: list) -> list[list[str]]:
     rows = []
-    for ours in (name for name in results if name.startswith("relayd")):
-        for peer in (name for name in results if not name.startswith("relayd")):
-            ratios = ratios_of(results, ours, peer)
-            rows.append([f"{ours} / {peer}", f"{median(ratios):.3f}", f"{min(ratios):.3f}–{max(ratios):.3f}"])
+    for subject in subjects:
+        for peer in subject.compared_with:
+            ratios = ratios_of(results, subject.name, peer)
+            rows.append([f"{subject.name} / {peer}", f"{median(ratios):.3f}", f"{min(ratios):.3f}–{max(ratios):.3f}"])
     return rows
 
 
@@ -221,7 +221,7 @@ def render(findings: Findings) -> str:
         f"# Benchmark of {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n",
         targets_section(findings),
         "## Messages through `forward to server`\n",
-        *(forward_section(name, results) for name, results in findings.forward.items()),
+        *(forward_section(name, results, findings.subjects) for name, results in findings.forward.items()),
         "## Connections\n" if findings.idle else "",
         idle_section(findings.idle) if findings.idle else "",
         "## Changing while it runs\n" if findings.replace else "",

@@ -160,9 +160,11 @@ def measure(options: argparse.Namespace, directory: Path) -> report.Findings:
     relays = []
     if not options.only_peers:
         relays = [
-            relayd_subject(ROOT, options.relayd, "relayd", "one loop, scripts/tunnel.lua"),
+            relayd_subject(ROOT, options.relayd, "relayd", "one loop, scripts/tunnel.lua",
+                           compared_with=("node-livecode", "node ws")),
             relayd_subject(ROOT, options.relayd, "relayd (lines)",
-                           "the same with node-livecode's log lines (`?livecode=1`)", "?livecode=1"),
+                           "the same with node-livecode's log lines (`?livecode=1`)",
+                           compared_with=("node-livecode",), query="?livecode=1"),
         ]
     peers = [
         node_subject(ROOT, "node-livecode", "Node and ws, with node-livecode's log lines, console to /dev/null", True),

@@ -55,6 +55,8 @@ class Subject:
     command: callable
     # Where the admin credential is, given that directory, and the texts of `forward to server` to put in turn.
     credential: callable = None
+    # Names of the peers that it makes sense to compare it with.
+    compared_with: tuple[str, ...] = ()
     bodies: list[str] = field(default_factory=list)
 
 
@@ -127,7 +129,8 @@ def node_subject(root: Path, name: str, what: str, log_lines: bool) -> Subject:
     return Subject(name, what, command, lambda directory: directory / "credential")
 
 
-def relayd_subject(root: Path, binary: Path, name: str, what: str, query: str = "") -> Subject:
+def relayd_subject(root: Path, binary: Path, name: str, what: str, compared_with: tuple[str, ...],
+                   query: str = "") -> Subject:
     """relayd with one loop and the tunnel script."""
     script = root / "scripts" / "tunnel.lua"
 
@@ -135,7 +138,9 @@ def relayd_subject(root: Path, binary: Path, name: str, what: str, query: str = 
         return [str(binary), "serve", "--listen", f"ws://127.0.0.1:0{query}", "--state", str(directory / "state"),
                 "--script", str(script), "--loops", "1"]
 
-    subject = Subject(name, what, command, lambda directory: directory / "state" / "admin.credential")
+    subject = Subject(name, what, command,
+                      lambda directory: directory / "state" / "admin.credential",
+                      compared_with=compared_with)
     body = (root / "scripts" / "tunnel" / "forward to server.lua").read_text().strip()
     # Two texts that do the same: every replacement is a change.
     subject.bodies = [body, f"--[[ the other one ]] {body}"]

@@ -8,24 +8,27 @@
 
 #include "fail.h"
 
-/// Sums the run-queue wait of all threads (second field of `schedstat`, nanoseconds). Threads that ended are not in it.
-static int64_t wait_of_threads(pid_t process) {
+/// The run-queue wait (second field of `schedstat`, nanoseconds) of the thread with the most time on a core (first).
+static int64_t wait_of_busiest_thread(pid_t process) {
     char path[300];
     snprintf(path, sizeof path, "/proc/%d/task", (int)process);
     DIR *tasks = opendir(path);
     if (tasks == NULL) return 0;
-    int64_t total = 0;
+    int64_t most = -1, wait = 0;
     for (struct dirent *entry; (entry = readdir(tasks)) != NULL;) {
         if (entry->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "/proc/%d/task/%s/schedstat", (int)process, entry->d_name);
         FILE *file = fopen(path, "r");
         long long onCore, waited;
         if (file == NULL) continue;
-        if (fscanf(file, "%lld %lld", &onCore, &waited) == 2) total += waited;
+        if (fscanf(file, "%lld %lld", &onCore, &waited) == 2 && onCore > most) {
+            most = onCore;
+            wait = waited;
+        }
         fclose(file);
     }
     closedir(tasks);
-    return total;
+    return wait;
 }
 
 /// Reads `utime` and `stime`, fields 14 and 15 of `stat`; the name in field 2 may hold spaces and brackets.
@@ -71,6 +74,6 @@ struct usage usage_of(pid_t process) {
     usage.cpu = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
     read_split(process, &usage);
     read_memory(process, &usage);
-    usage.waited = wait_of_threads(process);
+    usage.waited = wait_of_busiest_thread(process);
     return usage;
 }

@@ -8,7 +8,9 @@
 struct usage {
     int64_t cpu;  // Nanoseconds on a core, all threads, user and system (CPU clock of the process: exact).
     int64_t user, system;  // Nanoseconds each; the kernel splits by sampling at its tick, so only the ratio is good.
-    int64_t waited;  // Nanoseconds that its threads were runnable but had no core: the neighbours' noise.
+    // Nanoseconds that its busiest thread was runnable but had no core: what neighbours took. The other threads' waits
+    // are left out, for on a pinned process they wait for the busiest one most of the time.
+    int64_t waited;
     int64_t residentKiB, peakResidentKiB;
 };
 

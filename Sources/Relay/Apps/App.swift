@@ -10,7 +10,7 @@ internal import Synchronization
 /// instructions, `App+Host` is what scripts can ask of the relay.
 package final class App {
     /// The app at `/`.
-    static let defaultName = "default"
+    static let defaultName = Route.defaultApp
 
     let name: String
     let shared: SharedState

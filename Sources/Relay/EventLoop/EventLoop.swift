@@ -3,7 +3,7 @@ internal import Logging
 
 /// One thread's share of the relay: its sockets, timers, apps and mailbox. A turn of the loop goes one way:
 ///
-///     wait → completions → timers → mailbox → closed connections → one send per connection that has output
+///     wait → completions and mailbox → timers → closed connections → one send per connection that has output
 ///
 /// Everything here belongs to the loop's thread, `mailbox` excepted. `@unchecked Sendable` because references to a loop
 /// cross threads for the sake of that mailbox alone.
@@ -30,6 +30,7 @@ final class EventLoop: @unchecked Sendable {
     private var dirty: [Connection] = []
     private var closed: [Connection] = []
     private var resumed: [Connection] = []
+    private var departing: [(connection: Connection, target: EventLoop)] = []
     private var scriptTimers: [UInt64: App] = [:]
     private var isRunning = true
     private var signals: SignalSource?
@@ -77,6 +78,7 @@ final class EventLoop: @unchecked Sendable {
         resumeReaders()
         reportClosed()
         flush()
+        depart()
     }
 
     private func waitTime() -> Int32 {
@@ -96,7 +98,7 @@ final class EventLoop: @unchecked Sendable {
         case .endOfStream(let token):
             table[token]?.endOfStream()
         case .receiveFailed(let token, _), .sendFailed(let token, _):
-            table[token]?.disconnect(code: .abnormal, reason: "")
+            table[token]?.disconnect(code: .abnormalClosure, reason: "")
         case .accepted(let token, let fileDescriptor, let address):
             accepted(fileDescriptor, from: address, on: token)
         case .acceptExhausted(let token, let code):
@@ -154,13 +156,21 @@ final class EventLoop: @unchecked Sendable {
         closed.append(connection)
     }
 
-    /// Gives the connection to another loop, with everything it has received and not yet used.
+    /// Gives the connection to another loop at the end of the turn, with everything it has received and not yet used.
     func move(_ connection: Connection, to target: EventLoop) {
-        table.remove(connection)
-        backend.remove(&connection.handle)
-        connection.leave()
-        shared.directory.set(connection.id, loop: target.index)
-        target.mailbox.post(.adopt(ConnectionTransfer(connection)))
+        departing.append((connection, target))
+    }
+
+    /// The last thing in a turn: nothing of this loop refers to a connection any more once another thread has it.
+    private func depart() {
+        for (connection, target) in departing where !connection.lifecycle.isDead {
+            table.remove(connection)
+            backend.remove(&connection.handle)
+            connection.leave()
+            shared.directory.set(connection.id, loop: target.index)
+            target.mailbox.post(.adopt(ConnectionTransfer(connection)))
+        }
+        departing.removeAll(keepingCapacity: true)
     }
 
     func schedule(at milliseconds: UInt64, for connection: Connection) -> TimerID {

@@ -29,7 +29,6 @@ extension Connection {
     }
 
     private func route(_ head: RequestHead) {
-        if let refusal { return refuse(.serviceUnavailable, refusal.reason, headers: [("Retry-After", "5")]) }
         switch Route.parse(head.path) {
         case .instruction(let app):
             upgrade(head, app: app)
@@ -39,7 +38,9 @@ extension Connection {
             loop.isDraining
                 ? respond(to: head, .serviceUnavailable, "draining\n")
                 : respond(to: head, .ok, "ready\n")
-        default:
+        case .badRequest:
+            refuse(.badRequest, "The path is not well-formed.")
+        case .cleanClient, .serverRegistration, .dedicated, .metrics, .notFound:
             refuse(.notFound, "There is nothing at this path.")
         }
     }
@@ -164,6 +165,10 @@ extension Connection {
                 accept: Digest.webSocketAccept(key: request.key), subprotocol: request.subprotocol))
         deadlines.enter(.open, at: loop.now)
         deadlines.lastReceived = loop.now
+        if let expires = credential?.expires {
+            let seconds = max(0, Double(expires) - System.wallClockSeconds())
+            deadlines.credential = loop.now + UInt64(min(seconds, 1e9) * 1000)
+        }
         updateTimer()
     }
 
@@ -171,6 +176,6 @@ extension Connection {
     func beginReading() {
         guard lifecycle.readsFrames else { return }
         readUnread()
-        if waitsFor == 0 { startReceiving() }
+        if !isHeld { startReceiving() }
     }
 }

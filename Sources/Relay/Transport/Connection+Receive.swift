@@ -54,7 +54,7 @@ extension Connection {
 
     /// Plain bytes, wherever they came from.
     private func consume(_ bytes: UnsafeMutableRawBufferPointer) {
-        if lifecycle.readsFrames, waitsFor == 0, unread.isEmpty {
+        if lifecycle.readsFrames, !isHeld, unread.isEmpty {
             readFrames(bytes)
         } else if lifecycle.isReadingHead {
             readHead(UnsafeRawBufferPointer(bytes))
@@ -66,7 +66,7 @@ extension Connection {
 
     /// Uses what was kept while the app decided, or while this connection had to wait.
     func readUnread() {
-        guard !unread.isEmpty, lifecycle.readsFrames, waitsFor == 0 else { return }
+        guard !unread.isEmpty, lifecycle.readsFrames, !isHeld else { return }
         var kept = unread
         unread = []
         kept.withUnsafeMutableBytes { readFrames($0) }
@@ -92,7 +92,7 @@ extension Connection {
             case .violation(let violation):
                 violated(violation.code, "\(violation.reason)")
             }
-            if waitsFor > 0, offset < bytes.count, lifecycle.readsFrames {
+            if isHeld, offset < bytes.count {
                 // Whoever fills another's queue is stopped here, not after everything that it has sent already.
                 unread.append(contentsOf: bytes[offset...])
                 return

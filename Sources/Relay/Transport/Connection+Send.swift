@@ -28,7 +28,7 @@ extension Connection {
     }
 
     func queueClose(_ code: CloseCode, _ reason: String) {
-        let payload = FrameEncoder.closePayload(code, reason)
+        let payload = FrameEncoder.closePayload(code, reason: reason)
         payload.withUnsafeBytes { queueFrame(.close, $0) }
     }
 
@@ -110,7 +110,7 @@ extension Connection {
     }
 
     private func afterSending() {
-        if sendFailed { return disconnect(code: .abnormal, reason: "") }
+        if sendFailed { return disconnect(code: .abnormalClosure, reason: "") }
         let queued = queuedBytes
         if queued == 0, lifecycle.isFinishing {
             switch lifecycle.outputDrained() {
@@ -139,14 +139,14 @@ extension Connection {
         if let timer { loop.cancel(timer) }
         timer = nil
         guard !lifecycle.isDead else { return }
-        let next = deadlines.next(after: loop.now, isPaused: waitsFor > 0, loop.limits)
+        let next = deadlines.next(after: loop.now, isPaused: isHeld, loop.limits)
         guard next != .max else { return }
         timer = loop.schedule(at: next, for: self)
     }
 
     func timerFired() {
         timer = nil
-        switch deadlines.due(at: loop.now, isPaused: waitsFor > 0, loop.limits) {
+        switch deadlines.due(at: loop.now, isPaused: isHeld, loop.limits) {
         case .nothing:
             break
         case .phase:
@@ -159,6 +159,8 @@ extension Connection {
             close(.slowConsumer, reason: "output was not read for too long")
         case .idle:
             close(.idle, reason: "nothing was received for too long")
+        case .credential:
+            close(.credentialRevoked, reason: "the credential has expired")
         case .ping:
             deadlines.pingSent = loop.now
             queueFrame(.ping, UnsafeRawBufferPointer(start: nil, count: 0))

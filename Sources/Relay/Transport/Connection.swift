@@ -31,7 +31,6 @@ final class Connection {
 
     /// What the handshake asked for; its head stays for the facts that scripts read.
     var request: UpgradeRequest?
-    var refusal: Refusal?
     var app: App?
     var credential: Credential?
     var isAdmin = false
@@ -51,7 +50,7 @@ final class Connection {
     var rate = RateWindow()
 
     /// How it ended, once it has: for hooks and logs.
-    var closeCode = CloseCode.abnormal
+    var closeCode = CloseCode.abnormalClosure
     var closeReason = ""
 
     init(fileDescriptor: Int32, address: SocketAddress, listener: ListenerSettings, loop: EventLoop, isCounted: Bool) {
@@ -68,12 +67,14 @@ final class Connection {
 
     var credentialID: String? { credential?.id }
 
-    /// The first thing after accept. A connection that is refused is still read, so that it can be told why.
+    /// The first thing after accept. A connection that is not let in is told so at once, without reading its request:
+    /// those beyond a limit must not hold anything for long. Behind TLS that would cost a handshake, so it just ends.
     func start(refusal: Refusal?) {
-        self.refusal = refusal
-        if listener.isAdmin { isAdmin = true }
         reader.maximumMessageBytes = loop.limits.messageBytes
-        updateTimer()
+        isAdmin = listener.isAdmin
+        guard let refusal else { return updateTimer() }
+        guard secure == nil else { return disconnect(code: .tryAgainLater, reason: refusal.reason) }
+        refuse(.serviceUnavailable, refusal.reason, headers: [("Retry-After", "5")])
     }
 
     // MARK: Moving between loops
@@ -88,8 +89,11 @@ final class Connection {
     /// The new loop has it.
     func arrived(on loop: EventLoop) {
         self.loop = loop
+        // The new backend has armed its receive and knows of no send.
         isReceiving = true
-        if !lifecycle.readsFrames { pauseReceiving() }
+        isSending = false
+        if queuedBytes > 0 { setDirty() }
+        pauseReceiving()
         updateTimer()
         admit()
     }
@@ -105,7 +109,7 @@ final class Connection {
         deadlines.enter(.closing, at: loop.now)
         updateTimer()
         // A peer that is not read cannot answer the close frame.
-        startReceiving()
+        stopBeingHeld()
     }
 
     /// Ends at once: the descriptor is closed, the app hears of it later in this turn.
@@ -139,7 +143,7 @@ final class Connection {
 
     func endOfStream() {
         switch lifecycle.endOfStream() {
-        case .disconnect: disconnect(code: .abnormal, reason: "")
+        case .disconnect: disconnect(code: .abnormalClosure, reason: "")
         case .none: pauseReceiving()  // Level-triggered: the end would be reported for ever.
         }
     }
@@ -166,6 +170,9 @@ final class Connection {
         pauseReceiving()
     }
 
+    /// Whether reading stops because a receiver is full. A connection that is being closed waits for nobody.
+    var isHeld: Bool { waitsFor > 0 && lifecycle.isOpen }
+
     /// Lets everybody who waits for this connection's output read again.
     func releaseWaiters() {
         guard !waiters.isEmpty, let app else { return }
@@ -175,7 +182,12 @@ final class Connection {
 
     private func stopWaiting() {
         waitsFor -= 1
-        guard waitsFor == 0, !isResuming else { return }
+        if !isHeld { stopBeingHeld() }
+    }
+
+    /// Reads again, from the next turn on.
+    private func stopBeingHeld() {
+        guard !isReceiving, !isResuming else { return }
         isResuming = true
         loop.resume(self)
     }
@@ -183,9 +195,9 @@ final class Connection {
     /// The loop's answer to `resume`, in a turn of its own: what was left unread comes first.
     func resumeReading() {
         isResuming = false
-        guard waitsFor == 0, !lifecycle.isDead else { return }
+        guard !isHeld, !lifecycle.isDead else { return }
         readUnread()
-        guard waitsFor == 0, !lifecycle.isDead else { return }
+        guard !isHeld, !lifecycle.isDead else { return }
         startReceiving()
     }
 }

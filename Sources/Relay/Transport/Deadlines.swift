@@ -18,6 +18,8 @@ struct Deadlines {
     var slowSince: UInt64 = 0
     /// When to leave, once the relay drains.
     var drain = UInt64.max
+    /// When the credential that it was opened with expires.
+    var credential = UInt64.max
 
     init(acceptedAt now: UInt64, limits: Limits) {
         lastReceived = now
@@ -39,6 +41,7 @@ struct Deadlines {
         /// The phase (handshake, closing, …) has taken too long.
         case phase
         case drain
+        case credential
         case slowConsumer
         case idle
         case ping
@@ -48,6 +51,7 @@ struct Deadlines {
     func due(at now: UInt64, isPaused: Bool, _ limits: Limits) -> Due {
         guard phase == .open else { return now >= phaseDeadline ? .phase : .nothing }
         if now >= drain { return .drain }
+        if now >= credential { return .credential }
         if slowSince > 0, now >= slowSince + limits.slowConsumerDeadline.wholeMilliseconds { return .slowConsumer }
         // Who is not read cannot be blamed for silence.
         if isPaused { return .nothing }
@@ -59,7 +63,7 @@ struct Deadlines {
     /// When to look again.
     func next(after now: UInt64, isPaused: Bool, _ limits: Limits) -> UInt64 {
         guard phase == .open else { return phaseDeadline }
-        var next = drain
+        var next = min(drain, credential)
         if slowSince > 0 { next = min(next, slowSince + limits.slowConsumerDeadline.wholeMilliseconds) }
         let ping = limits.pingInterval.wholeMilliseconds
         if isPaused { return min(next, now + ping) }

@@ -14,7 +14,7 @@ package struct CloseCode: RawRepresentable, Hashable, Sendable, CustomStringConv
     package static var protocolError: CloseCode { CloseCode(1002) }
     package static var unsupportedData: CloseCode { CloseCode(1003) }
     package static var noStatus: CloseCode { CloseCode(1005) }
-    package static var abnormal: CloseCode { CloseCode(1006) }
+    package static var abnormalClosure: CloseCode { CloseCode(1006) }
     package static var invalidPayload: CloseCode { CloseCode(1007) }
     package static var policyViolation: CloseCode { CloseCode(1008) }
     package static var messageTooBig: CloseCode { CloseCode(1009) }
@@ -99,7 +99,7 @@ extension CloseCode {
             code: .noStatus, name: "no status", shouldReconnect: true,
             explanation: "The close frame carried no code. Never sent; it is what the end without a code is called."),
         Entry(
-            code: .abnormal, name: "abnormal", shouldReconnect: true,
+            code: .abnormalClosure, name: "abnormal closure", shouldReconnect: true,
             explanation: "The connection ended without a close frame. Never sent; look at the network between."),
         Entry(
             code: .invalidPayload, name: "invalid payload", shouldReconnect: false,

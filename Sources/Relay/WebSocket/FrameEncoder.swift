@@ -40,7 +40,7 @@ package enum FrameEncoder {
 
     /// The payload of a close frame: the code, then as much of the reason as 123 bytes hold, cut between characters
     /// (RFC 6455 §5.5.1). Empty for `noStatus`, which stands for a frame without code.
-    package static func closePayload(_ code: CloseCode, _ reason: String = "") -> [UInt8] {
+    package static func closePayload(_ code: CloseCode, reason: String = "") -> [UInt8] {
         guard code != .noStatus else { return [] }
         var payload: [UInt8] = [UInt8(code.rawValue >> 8), UInt8(code.rawValue & 0xFF)]
         for scalar in reason.unicodeScalars {

@@ -224,9 +224,9 @@ import Testing
 
     @Test func `a close payload is cut between characters, to 125 bytes`() {
         #expect(FrameEncoder.closePayload(.normal) == [0x03, 0xE8])
-        #expect(FrameEncoder.closePayload(.noStatus, "x") == [])
-        #expect(FrameEncoder.closePayload(.kicked, "ab") == [0x0F, 0xA7, 0x61, 0x62])
-        let long = FrameEncoder.closePayload(.normal, String(repeating: "é", count: 80))
+        #expect(FrameEncoder.closePayload(.noStatus, reason: "x") == [])
+        #expect(FrameEncoder.closePayload(.kicked, reason: "ab") == [0x0F, 0xA7, 0x61, 0x62])
+        let long = FrameEncoder.closePayload(.normal, reason: String(repeating: "é", count: 80))
         #expect(long.count == 124)
         #expect(String(decoding: long[2...], as: UTF8.self) == String(repeating: "é", count: 61))
     }

@@ -1,0 +1,31 @@
+/// Writes HTTP/1.1 responses that are not upgrades (RFC 9112 §4).
+enum HTTPResponse {
+    /// One whole response. Its body is plain text; `close` says that the connection ends behind it. Header names that
+    /// are no tokens are left out, and control characters of values with them, so that nothing a value was made from
+    /// (a reason that a script gave, a path) can begin a line of its own.
+    static func encode(_ status: HTTPStatus, headers: [(String, String)], body: String, close: Bool) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(256 + body.utf8.count)
+        bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
+        var options: [String] = close ? ["close"] : []
+        for (name, value) in headers where HTTPCharacter.isToken(name.utf8) {
+            // A hop-by-hop field is named in Connection (RFC 9110 §7.6.1).
+            if name.lowercased() == "upgrade" { options.append("Upgrade") }
+            append(name, value, to: &bytes)
+        }
+        if !options.isEmpty { append("Connection", options.joined(separator: ", "), to: &bytes) }
+        append("Content-Type", "text/plain; charset=utf-8", to: &bytes)
+        append("Content-Length", String(body.utf8.count), to: &bytes)
+        bytes += "\r\n".utf8
+        bytes += body.utf8
+        return bytes
+    }
+
+    /// One field line; what may not be in a value is left out of it.
+    static func append(_ name: String, _ value: String, to bytes: inout [UInt8]) {
+        bytes += name.utf8
+        bytes += ": ".utf8
+        bytes += value.utf8.lazy.filter(HTTPCharacter.isFieldContent)
+        bytes += "\r\n".utf8
+    }
+}

@@ -1,0 +1,224 @@
+/// Reads the head of an HTTP/1 request, strictly (RFC 9112): what two readers could understand differently is refused.
+///
+/// Requests here have no body: Transfer-Encoding, and any Content-Length but 0, are refused, so that no byte behind a
+/// head can ever be read as a second request.
+struct RequestHeadParser: Sendable {
+    enum Result: Sendable {
+        case incomplete
+        /// The head is the first `length` bytes.
+        case head(RequestHead, length: Int)
+        /// Answer with this status and reason, and close.
+        case refused(HTTPStatus, reason: StaticString)
+    }
+
+    /// A longer request line is answered with 414 (RFC 9112 §3 asks for at least 8000 bytes).
+    static let maximumRequestLineBytes = 8192
+    /// No registered method is longer than 17 bytes.
+    private static let maximumMethodBytes = 32
+
+    private var scan = HeadScan()
+    private var startIsChecked = false
+    private var lineIsChecked = false
+
+    init() {}
+
+    /// Reads a head that may have come whole. Call again with more bytes after `incomplete`.
+    static func parse(_ bytes: UnsafeRawBufferPointer, maximumBytes: Int) -> Result {
+        var parser = RequestHeadParser()
+        return parser.parse(bytes, maximumBytes: maximumBytes)
+    }
+
+    /// The same for a head in many pieces: what an earlier call has seen is not looked at again. `bytes` is everything
+    /// that has come so far.
+    mutating func parse(_ bytes: UnsafeRawBufferPointer, maximumBytes: Int) -> Result {
+        if !startIsChecked, let refusal = checkStart(bytes) { return refusal }
+        let scanned = scan.advance(UnsafeRawBufferPointer(rebasing: bytes.prefix(maximumBytes)))
+        // The request line first: it is what a client that speaks something else has got wrong.
+        let lineLength = scan.firstLineEnd ?? bytes.count
+        guard lineLength <= min(Self.maximumRequestLineBytes, maximumBytes) else {
+            return .refused(.uriTooLong, reason: "The request line is too long.")
+        }
+        switch scanned {
+        case .badLineEnd:
+            return .refused(.badRequest, reason: "The request has a line that does not end with CRLF, or a NUL.")
+        case .tooManyLines:
+            return .refused(.headerFieldsTooLarge, reason: "The request has too many header lines.")
+        case .incomplete:
+            if let end = scan.firstLineEnd, !lineIsChecked {
+                if case .failure(let refusal) = Self.requestLine(bytes, end) { return refusal.result }
+                lineIsChecked = true
+            }
+            guard bytes.count < maximumBytes else {
+                return .refused(.headerFieldsTooLarge, reason: "The request head is too large.")
+            }
+            return .incomplete
+        case .complete(let length):
+            return finish(UnsafeRawBufferPointer(rebasing: bytes[..<length]))
+        }
+    }
+
+    /// Whatever is no HTTP is told by its first bytes: a TLS hello, a preface of HTTP/2, noise.
+    private mutating func checkStart(_ bytes: UnsafeRawBufferPointer) -> Result? {
+        for (index, byte) in bytes.prefix(Self.maximumMethodBytes + 1).enumerated() {
+            if HTTPCharacter.isToken(byte) { continue }
+            guard byte == 0x20, index > 0 else {
+                return bytes[0] == 0x16
+                    ? .refused(.badRequest, reason: "This port does not speak TLS.")
+                    : .refused(.badRequest, reason: "The request does not begin with a method.")
+            }
+            startIsChecked = true
+            return nil
+        }
+        guard bytes.count <= Self.maximumMethodBytes else {
+            return .refused(.badRequest, reason: "The request does not begin with a method.")
+        }
+        return nil
+    }
+
+    private func finish(_ head: UnsafeRawBufferPointer) -> Result {
+        // `scan` completes behind an empty line, which is not the first one unless `requestLine` refuses it.
+        guard let lineEnd = scan.firstLineEnd else { return .incomplete }
+        let line: RequestLine
+        switch Self.requestLine(head, lineEnd) {
+        case .success(let parsed): line = parsed
+        case .failure(let refusal): return refusal.result
+        }
+        let fields: HeaderFields
+        do { fields = try HeaderFields(Array(head), from: lineEnd + 2) } catch {
+            switch error {
+            case .malformed(let reason): return .refused(.badRequest, reason: reason)
+            case .tooMany: return .refused(.headerFieldsTooLarge, reason: "The request has too many header lines.")
+            }
+        }
+        if let reason = Self.problem(with: fields, line) { return .refused(.badRequest, reason: reason) }
+        let parsed = RequestHead(
+            method: line.method, target: line.target, path: line.path, query: line.query,
+            minorVersion: line.minorVersion, authority: line.authority ?? fields.values(of: "host").first ?? "",
+            fields: fields)
+        return .head(parsed, length: head.count)
+    }
+
+    /// What RFC 9112 §3.2 (Host) and §6 (framing) ask of the fields; nil where all is well.
+    private static func problem(with fields: HeaderFields, _ line: RequestLine) -> StaticString? {
+        let hosts = fields.rawValues(of: "host")
+        guard hosts.count == 1 || (hosts.isEmpty && line.minorVersion == 0) else {
+            return "The request needs exactly one Host field."
+        }
+        guard hosts.allSatisfy({ isAuthority($0) }) else { return "The Host field is not HOST or HOST:PORT." }
+        guard fields.rawValues(of: "transfer-encoding").isEmpty else { return "Requests here have no body." }
+        let lengths = fields.rawValues(of: "content-length")
+        guard lengths.count <= 1, lengths.allSatisfy({ !$0.isEmpty && $0.allSatisfy { $0 == UInt8(ascii: "0") } })
+        else {
+            return "Requests here have no body."
+        }
+        return nil
+    }
+
+    /// `uri-host [":" port]` (RFC 9110 §4.2, RFC 3986 §3.2), not empty.
+    static func isAuthority(_ bytes: some Collection<UInt8>) -> Bool {
+        var host = bytes[...]
+        if let first = host.first, first == UInt8(ascii: "["), let end = host.firstIndex(of: UInt8(ascii: "]")) {
+            let address = host[host.index(after: host.startIndex)..<end]
+            let isAddress = address.allSatisfy {
+                HTTPCharacter.hexadecimal($0) != nil || $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: ".")
+            }
+            guard isAddress, address.contains(UInt8(ascii: ":")) else { return false }
+            host = host[host.index(after: end)...]
+            return host.isEmpty || (host.first == UInt8(ascii: ":") && isPort(host.dropFirst()))
+        }
+        if let colon = host.firstIndex(of: UInt8(ascii: ":")) {
+            guard isPort(host[host.index(after: colon)...]) else { return false }
+            host = host[..<colon]
+        }
+        return !host.isEmpty && host.allSatisfy { isHostCharacter($0) }
+    }
+
+    /// Digits up to 65535, or nothing, which RFC 3986 §3.2.3 allows.
+    private static func isPort(_ digits: some Collection<UInt8>) -> Bool {
+        guard digits.count <= 5, digits.allSatisfy({ HTTPCharacter.isDigit($0) }) else { return false }
+        return digits.reduce(0) { $0 * 10 + Int($1 - UInt8(ascii: "0")) } <= 65535
+    }
+
+    /// `unreserved`, `sub-delims` but the comma, which would join two hosts, and `%`.
+    private static func isHostCharacter(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        case UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "~"), UInt8(ascii: "%"),
+            UInt8(ascii: "!"), UInt8(ascii: "$"), UInt8(ascii: "&"), UInt8(ascii: "'"), UInt8(ascii: "("),
+            UInt8(ascii: ")"), UInt8(ascii: "*"), UInt8(ascii: "+"), UInt8(ascii: ";"), UInt8(ascii: "="):
+            true
+        default: false
+        }
+    }
+}
+
+// The request line (RFC 9112 §3).
+extension RequestHeadParser {
+    private struct RequestLine {
+        var method: String
+        var target: String
+        /// Where the target is in absolute form.
+        var authority: String?
+        var path: String
+        var query: String
+        var minorVersion: Int
+    }
+
+    private struct Refusal: Error {
+        var status = HTTPStatus.badRequest
+        let reason: StaticString
+        var result: Result { .refused(status, reason: reason) }
+    }
+
+    /// `method SP request-target SP HTTP-version`, the first `end` bytes.
+    private static func requestLine(_ bytes: UnsafeRawBufferPointer, _ end: Int) -> Swift.Result<RequestLine, Refusal> {
+        let parts = bytes[..<end].split(separator: 0x20, omittingEmptySubsequences: false)
+        guard parts.count == 3, HTTPCharacter.isToken(parts[0]) else {
+            return .failure(Refusal(reason: "The request line is not METHOD, target and version."))
+        }
+        let version = parts[2]
+        guard version.count == 8, version.starts(with: "HTTP/".utf8),
+            HTTPCharacter.isDigit(version[version.startIndex + 5]),
+            version[version.startIndex + 6] == UInt8(ascii: "."), HTTPCharacter.isDigit(version[version.startIndex + 7])
+        else { return .failure(Refusal(reason: "The request line does not end with an HTTP version.")) }
+        guard version[version.startIndex + 5] == UInt8(ascii: "1") else {
+            // "PRI * HTTP/2.0" opens an HTTP/2 connection: no request at all (RFC 9113 §3.4).
+            let isPreface = parts[0].elementsEqual("PRI".utf8)
+            return .failure(
+                Refusal(
+                    status: isPreface ? .badRequest : .versionNotSupported, reason: "This port speaks HTTP/1.1 only."))
+        }
+        guard !parts[1].isEmpty, parts[1].allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "#") }) else {
+            return .failure(Refusal(reason: "The request target holds a character that must be percent-encoded."))
+        }
+        guard let (authority, origin) = split(target: parts[1]) else {
+            return .failure(Refusal(reason: "The request target is neither a path nor an http or ws URL."))
+        }
+        let halves = origin.split(separator: UInt8(ascii: "?"), maxSplits: 1, omittingEmptySubsequences: false)
+        return .success(
+            RequestLine(
+                method: String(decoding: parts[0], as: UTF8.self), target: String(decoding: parts[1], as: UTF8.self),
+                authority: authority, path: halves[0].isEmpty ? "/" : String(decoding: halves[0], as: UTF8.self),
+                query: halves.count == 2 ? String(decoding: halves[1], as: UTF8.self) : "",
+                minorVersion: Int(version[version.startIndex + 7] - UInt8(ascii: "0"))))
+    }
+
+    /// Origin form (`/path?query`) as it is; absolute form (`http://host/path?query`) in two parts. The other two forms
+    /// are for CONNECT and OPTIONS, which nothing here answers.
+    private static func split(
+        target: Slice<UnsafeRawBufferPointer>
+    ) -> (authority: String?, origin: Slice<UnsafeRawBufferPointer>)? {
+        if target.first == UInt8(ascii: "/") { return (nil, target) }
+        for scheme in ["http://", "https://", "ws://", "wss://"] {
+            let start = target.prefix(scheme.utf8.count)
+            guard start.map(HTTPCharacter.lowercased).elementsEqual(scheme.utf8) else { continue }
+            let rest = target.dropFirst(scheme.utf8.count)
+            let end = rest.firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") } ?? rest.endIndex
+            guard isAuthority(rest[..<end]) else { return nil }
+            return (String(decoding: rest[..<end], as: UTF8.self), rest[end...])
+        }
+        return nil
+    }
+}

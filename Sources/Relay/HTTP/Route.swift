@@ -1,0 +1,99 @@
+/// What a request is for, by its path (DESIGN §5):
+///
+///     /                    /app/NAME                    instruction connection
+///     /c/SERVER/PORT       /app/NAME/c/SERVER/PORT      clean client
+///     /s/SERVER            /app/NAME/s/SERVER           server registration
+///     /a/TICKET            /app/NAME/a/TICKET           a server's dedicated connection
+///     /healthz  /readyz  /metrics                       plain HTTP
+enum Route: Hashable, Sendable {
+    case instruction(app: String)
+    case cleanClient(app: String, server: ServerID, port: UInt16)
+    case serverRegistration(app: String, server: ServerID)
+    case dedicated(app: String, ticket: String)
+    case health
+    case ready
+    case metrics
+    /// A well-formed path that leads nowhere.
+    case notFound
+    /// A path that cannot be decoded to names, or that tries to climb: answer 400.
+    case badRequest
+
+    static let defaultApp = "default"
+
+    /// The route of a path as it came in the request target, percent-encoded.
+    static func parse(_ path: String) -> Route {
+        guard path.utf8.first == UInt8(ascii: "/") else { return .badRequest }
+        var segments: [String] = []
+        if path != "/" {
+            for encoded in path.utf8.dropFirst().split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false) {
+                guard let segment = decode(encoded) else { return .badRequest }
+                segments.append(segment)
+            }
+        }
+        var rest = segments[...]
+        var app = defaultApp
+        if rest.first == "app" {
+            guard rest.count >= 2, isAppName(rest[1]) else { return .notFound }
+            app = rest[1]
+            rest = rest.dropFirst(2)
+        } else if rest.count == 1 {
+            switch rest[0] {
+            case "healthz": return .health
+            case "readyz": return .ready
+            case "metrics": return .metrics
+            default: return .notFound
+            }
+        }
+        return route(Array(rest), app: app)
+    }
+
+    private static func route(_ segments: [String], app: String) -> Route {
+        guard !segments.contains("") else { return .notFound }
+        switch (segments.first, segments.count) {
+        case (nil, _): return .instruction(app: app)
+        case ("c", 3):
+            guard let port = portNumber(segments[2]) else { return .notFound }
+            return .cleanClient(app: app, server: serverID(segments[1]), port: port)
+        case ("s", 2): return .serverRegistration(app: app, server: serverID(segments[1]))
+        case ("a", 2): return .dedicated(app: app, ticket: segments[1])
+        default: return .notFound
+        }
+    }
+
+    /// Whether an app may be called this: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    static func isAppName(_ name: String) -> Bool {
+        (1...64).contains(name.utf8.count)
+            && name.utf8.allSatisfy {
+                switch $0 {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"):
+                    true
+                default: false
+                }
+            }
+    }
+
+    /// One segment as text; nil for escapes that are broken or stand for a slash, control characters, `.` and `..`, and
+    /// what is not UTF-8 (overlong forms among it).
+    private static func decode(_ encoded: Substring.UTF8View.SubSequence) -> String? {
+        guard let bytes = PercentEncoding.decode(encoded),
+            bytes.allSatisfy({ $0 >= 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "/") }),
+            let segment = String(validating: bytes, as: UTF8.self), segment != ".", segment != ".."
+        else { return nil }
+        return segment
+    }
+
+    /// Digits as a number is written (no leading zeros) are a number, everything else is a name.
+    private static func serverID(_ segment: String) -> ServerID {
+        if segment.utf8.allSatisfy(HTTPCharacter.isDigit), let number = Int64(segment), String(number) == segment {
+            return .number(number)
+        }
+        return .name(segment)
+    }
+
+    private static func portNumber(_ segment: String) -> UInt16? {
+        guard segment.utf8.allSatisfy(HTTPCharacter.isDigit), segment == "0" || segment.utf8.first != UInt8(ascii: "0")
+        else { return nil }
+        return UInt16(segment)
+    }
+}

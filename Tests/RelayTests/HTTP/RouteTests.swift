@@ -1,0 +1,56 @@
+import Testing
+
+@testable import Relay
+
+@Suite struct `Routes` {
+    @Test func `every path of the contract leads where it says`() {
+        #expect(Route.parse("/") == .instruction(app: "default"))
+        #expect(Route.parse("/app/my_app-1") == .instruction(app: "my_app-1"))
+        #expect(Route.parse("/c/box/80") == .cleanClient(app: "default", server: .name("box"), port: 80))
+        #expect(Route.parse("/app/x/c/0/65535") == .cleanClient(app: "x", server: .number(0), port: 65535))
+        #expect(Route.parse("/s/box") == .serverRegistration(app: "default", server: .name("box")))
+        #expect(Route.parse("/app/x/s/a%20b%C3%A9") == .serverRegistration(app: "x", server: .name("a bé")))
+        #expect(Route.parse("/a/t1") == .dedicated(app: "default", ticket: "t1"))
+        #expect(
+            Route.parse("/healthz") == .health && Route.parse("/readyz") == .ready
+                && Route.parse("/metrics") == .metrics)
+    }
+
+    @Test func `a server id of digits is a number only as a number is written`() {
+        #expect(Route.parse("/s/42") == .serverRegistration(app: "default", server: .number(42)))
+        #expect(Route.parse("/s/042") == .serverRegistration(app: "default", server: .name("042")))
+        #expect(
+            Route.parse("/s/99999999999999999999")
+                == .serverRegistration(app: "default", server: .name("99999999999999999999")))
+    }
+
+    @Test(arguments: [
+        "/x", "/app", "/app/", "/app/a.b", "/app/x/", "//", "/c/box", "/c/box/", "/c/box/65536", "/c/box/-1",
+        "/c/box/+1", "/c/box/080",
+        "/c//80", "/c/box/80/x", "/s", "/s/", "/healthz/", "/app/x/healthz",
+        "/app/\(String(repeating: "x", count: 65))", "/APP/x",
+    ])
+    func `other paths lead nowhere`(_ path: String) { #expect(Route.parse(path) == .notFound) }
+
+    @Test(arguments: [
+        "", "x", "/s/a%0d%0ab", "/s/%00", "/s/a%2Fb", "/s/a%2fb", "/s/..", "/s/%2e%2e", "/./s/x", "/s/.", "/s/%",
+        "/s/%4", "/s/%zz",
+        "/s/%C0%AF", "/s/%ED%A0%80", "/s/%FF", "/s/%7F", "/../etc/passwd",
+    ])
+    func `case 40: escapes that hide controls, slashes or climbing are refused`(_ path: String) {
+        #expect(Route.parse(path) == .badRequest)
+    }
+
+    @Test func `a query item is decoded, the first of its name`() {
+        #expect(Query.value(of: "auth", in: "x=1&auth=a%2Bb+c%C3%A9&auth=no") == "a+b cé")
+        #expect(Query.value(of: "auth", in: "%61uth=1") == "1")
+        #expect(Query.value(of: "auth", in: "auth") == "" && Query.value(of: "auth", in: "auth=") == "")
+        #expect(Query.value(of: "auth", in: "auth=a=b") == "a=b")
+        #expect(Query.value(of: "auth", in: "author=1&xauth=2") == nil && Query.value(of: "auth", in: "") == nil)
+    }
+
+    @Test(arguments: ["auth=%", "auth=%1", "auth=%g0", "auth=%FF", "auth=%00", "auth=a%0Ab"])
+    func `a query item that cannot be decoded is none`(_ query: String) {
+        #expect(Query.value(of: "auth", in: query) == nil)
+    }
+}

@@ -1,0 +1,62 @@
+"""Whole-process tests: the real relayd over real sockets, and clients that were not written for it."""
+
+import os
+
+import pytest
+
+from relay import RELAYD, SCRIPTS, TEST_SCRIPTS, Relay
+
+
+def pytest_configure(config):
+    # Everything here goes to this machine; a proxy would only be in the way.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    if not RELAYD.exists():
+        raise pytest.UsageError(f"{RELAYD} does not exist: run `swift build -c release`, or set RELAYD")
+
+
+@pytest.fixture
+def make_relay():
+    """Starts relays that end with the test; takes what `Relay` takes."""
+    relays = []
+
+    def make(*arguments, **options):
+        relay = Relay(*arguments, **options)
+        relay.__enter__()
+        relays.append(relay)
+        return relay
+
+    yield make
+    failures = []
+    for relay in reversed(relays):
+        try:
+            relay.__exit__(None, None, None)
+        except AssertionError as failure:
+            failures.append(str(failure))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def relay(make_relay):
+    """An empty relay of this test's own."""
+    return make_relay()
+
+
+@pytest.fixture(scope="module")
+def shared_relay():
+    """An empty relay for the tests of one file that leave nothing behind."""
+    with Relay() as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def echo():
+    """A relay that sends every message back, for the tests of one file."""
+    with Relay(scripts=[TEST_SCRIPTS / "echo.lua"], limits={"messageBytes": "64KiB"}) as relay:
+        yield relay
+
+
+@pytest.fixture
+def tunnel(make_relay):
+    """A relay with scripts/tunnel.lua."""
+    return make_relay(scripts=[SCRIPTS / "tunnel.lua"])
