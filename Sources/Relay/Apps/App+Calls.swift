@@ -106,7 +106,7 @@ extension App {
     ) {
         switch outcome {
         case .returned(let json):
-            livecode(connection) { Livecode.returned(JSONText.plain(json)) }
+            livecode(connection) { Livecode.returned(Livecode.plain(json)) }
             guard let id else { return }
             if let json { return answer(connection, id: id, .success(json)) }
             Array("null".utf8).withUnsafeBytes { answer(connection, id: id, .success($0)) }

@@ -147,7 +147,7 @@ extension App: EngineHost {
 
     package var configJSON: String {
         var json = Array(#"{"app":"#.utf8)
-        JSONText.append(name, to: &json)
+        JSONString.write(name, into: &json)
         json.append(contentsOf: #","messageBytes":\#(loop.limits.messageBytes)"#.utf8)
         json.append(contentsOf: #","outputBytesPerCall":\#(loop.limits.outputBytesPerCall)}"#.utf8)
         return String(decoding: json, as: UTF8.self)

@@ -15,8 +15,9 @@ extension App {
             dispatch(envelope, bytes, connection)
         case .notInstruction:
             receivedOther(bytes, isText: true, connection, "The message is no instruction")
-        case .malformed(let reason):
-            receivedOther(bytes, isText: true, connection, "\(reason)")
+        case .malformed(let malformed):
+            let id = malformed.id.map { UnsafeRawBufferPointer(rebasing: bytes[$0]) }
+            receivedOther(bytes, isText: true, connection, "\(malformed)", id: id)
         }
     }
 
@@ -29,7 +30,8 @@ extension App {
 
     /// A message that is no instruction goes to the scripts; where none wants messages, its sender is told.
     private func receivedOther(
-        _ bytes: UnsafeRawBufferPointer, isText: Bool, _ connection: Connection, _ reason: String
+        _ bytes: UnsafeRawBufferPointer, isText: Bool, _ connection: Connection, _ reason: String,
+        id: UnsafeRawBufferPointer? = nil
     ) {
         if let chain = set.messageChain {
             let arguments = CallArguments.message(connection: connection.id, bytes: bytes, isText: isText)
@@ -39,9 +41,11 @@ extension App {
             return connection.close(.unsupportedData, reason: "no script here takes binary messages")
         }
         livecode(connection) { Livecode.rejectedMalformed(String(decoding: bytes, as: UTF8.self)) }
+        let error = InstructionError(
+            .malformed, "\(reason): send {\"instruction\": NAME, \"parameters\": [...], \"id\": ANY}.")
+        if let id { return answer(connection, id: id, .failure(error)) }
         // Which request this was cannot be told, so the id is null, as JSON-RPC 2.0 §5 has it.
-        let message = "\(reason): send {\"instruction\": NAME, \"parameters\": [...], \"id\": ANY}."
-        Array("null".utf8).withUnsafeBytes { answer(connection, id: $0, .failure(InstructionError(.malformed, message))) }
+        Array("null".utf8).withUnsafeBytes { answer(connection, id: $0, .failure(error)) }
     }
 
     private func dispatch(_ envelope: Envelope, _ bytes: UnsafeRawBufferPointer, _ connection: Connection) {

@@ -122,7 +122,7 @@ package final class App {
     func emit(_ event: String, _ server: ServerID, _ connection: ConnectionID) {
         guard set.chains[.event(event)] != nil else { return }
         var json = Array(#"{"server":"#.utf8)
-        JSONText.append(server, to: &json)
+        server.write(into: &json)
         json.append(contentsOf: #","connection":\#(connection.rawValue)}"#.utf8)
         afterwards.append(.event(event, json: String(decoding: json, as: UTF8.self)))
     }

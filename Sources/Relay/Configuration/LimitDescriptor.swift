@@ -154,8 +154,8 @@ extension Limits {
             "Instructions in one app. A change that would make more is refused with the code `limit`."),
         bytes(
             "instructionBytes", \.instructionBytes, 64...64 * mebi,
-            "The text of one instruction's body, or of one script. A longer one is refused with the code `limit`. "
-                + "It travels in one message, so messageBytes bounds it too."),
+            "The text of one instruction's body, as `add instruction` takes it. A longer one is refused with the code "
+                + "`limit`. It travels in one message, so messageBytes bounds it too."),
         time(
             "burst", \.burst, millisecond...10_000 * millisecond, unit: .milliseconds,
             "Lua without yielding. A call that runs longer fails with `budget_exceeded`; no other connection of its "

@@ -168,37 +168,12 @@ extension ListenerURL {
     /// A token as it is compared: percent-decoded, visible ASCII only, because it must fit into a header and a
     /// subprotocol item.
     private static func token(_ text: String, of place: Substring) throws(ConfigurationError) -> String {
-        guard let decoded = percentDecoded(text), !decoded.isEmpty,
-            decoded.utf8.allSatisfy({ (0x21...0x7e).contains($0) })
+        guard let decoded = PercentEncoding.decode(text.utf8), !decoded.isEmpty,
+            decoded.allSatisfy({ (0x21...0x7e).contains($0) })
         else {
             throw ConfigurationError(
                 "listener \(place): the auth token must be visible ASCII characters, percent-encoded where needed.")
         }
-        return decoded
-    }
-}
-
-/// Replaces `%41` by what it stands for; nil where an escape is broken or the result is no UTF-8.
-package func percentDecoded(_ text: String) -> String? {
-    var bytes: [UInt8] = []
-    var rest = text.utf8[...]
-    while let byte = rest.popFirst() {
-        guard byte == UInt8(ascii: "%") else {
-            bytes.append(byte)
-            continue
-        }
-        guard let high = rest.popFirst().flatMap(hexadecimalValue), let low = rest.popFirst().flatMap(hexadecimalValue)
-        else { return nil }
-        bytes.append(high << 4 | low)
-    }
-    return String(validating: bytes, as: UTF8.self)
-}
-
-private func hexadecimalValue(_ byte: UInt8) -> UInt8? {
-    switch byte {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
-    default: nil
+        return String(decoding: decoded, as: UTF8.self)
     }
 }

@@ -9,6 +9,9 @@ struct FileFailure: Error, Equatable {
     /// The system's error number; 0 where the rule that was broken is ours.
     var code: Int32
 
+    /// There is no such file.
+    var isMissing: Bool { code == ENOENT }
+
     init(path: String, action: String, code: Int32) {
         self.path = path
         self.action = action
@@ -31,7 +34,7 @@ enum StateFile {
     struct Contents {
         var bytes: [UInt8]
         /// The low nine bits of the mode.
-        var permissions: mode_t
+        var permissions: UInt32
     }
 
     /// Reads a regular file of at most `maximumBytes`. Never waits for a writer, whatever kind of file it is.

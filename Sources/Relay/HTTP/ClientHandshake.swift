@@ -1,7 +1,7 @@
 /// The client's side of a WebSocket handshake (RFC 6455 §4.1): what it sends.
 package enum ClientHandshake {
-    /// The request. `target` is path and query; `host` the authority of the URL; `key` 16 random bytes in base64. Control
-    /// characters of values are left out.
+    /// The request. `target` is path and query; `host` the authority of the URL; `key` 16 random bytes in base64.
+    /// Control characters of values are left out.
     package static func encodeRequest(
         target: String, host: String, key: String, subprotocols: [String] = [], headers: [(String, String)] = []
     ) -> [UInt8] {

@@ -1,7 +1,7 @@
 /// Percent-encoding (RFC 3986 §2.1).
 enum PercentEncoding {
-    /// The bytes that `text` stands for; nil where a `%` is not followed by two hexadecimal digits. With `plusIsSpace`, a
-    /// `+` stands for a space, as in queries that a form made.
+    /// The bytes that `text` stands for; nil where a `%` is not followed by two hexadecimal digits. With `plusIsSpace`,
+    /// a `+` stands for a space, as in queries that a form made.
     static func decode(_ text: some Collection<UInt8>, plusIsSpace: Bool = false) -> [UInt8]? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(text.count)
@@ -23,8 +23,8 @@ enum PercentEncoding {
 
 /// The query of a request target: `name=value` items between `&`.
 enum Query {
-    /// The value of the first item of this name, decoded; nil where there is none, or where it cannot be decoded to text
-    /// without control characters. An item without `=` has the empty value.
+    /// The value of the first item of this name, decoded; nil where there is none, or where it cannot be decoded to
+    /// text without control characters. An item without `=` has the empty value.
     static func value(of name: String, in query: String) -> String? {
         for item in query.utf8.split(separator: UInt8(ascii: "&")) {
             let halves = item.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)

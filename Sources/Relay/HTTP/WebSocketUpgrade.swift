@@ -1,8 +1,8 @@
 /// Decides whether a request may become a WebSocket (RFC 6455 §4.2.1). Who may connect is somebody else's question.
 package enum WebSocketUpgrade {
     enum Evaluation: Sendable {
-        /// `key` is the client's Sec-WebSocket-Key, 24 bytes of base64. `subprotocols` are what it offered, in its order,
-        /// without the item `bearer.TOKEN`, whose token is `bearerToken`.
+        /// `key` is the client's Sec-WebSocket-Key, 24 bytes of base64. `subprotocols` are what it offered, in its
+        /// order, without the item `bearer.TOKEN`, whose token is `bearerToken`.
         case accept(key: [UInt8], subprotocols: [String], bearerToken: String?)
         case refuse(HTTPStatus, headers: [(String, String)], reason: String)
     }

@@ -73,7 +73,7 @@ package struct InstructionSet: Sendable {
 }
 
 /// The instructions that the relay itself answers (DESIGN §6). Their names cannot be given to others.
-enum BuiltIn: String, CaseIterable {
+package enum BuiltIn: String, CaseIterable, Sendable {
     case addInstruction = "add instruction"
     case removeInstruction = "remove instruction"
     case invoke
@@ -89,9 +89,9 @@ enum BuiltIn: String, CaseIterable {
     case revokeCredential = "revoke credential"
 
     /// Names that the contract gives to the relay although nothing answers them yet.
-    static let reserved: Set<String> = ["history", "rollback"]
+    package static let reserved: Set<String> = ["history", "rollback"]
 
-    static func isReserved(_ name: String) -> Bool {
+    package static func isReserved(_ name: String) -> Bool {
         BuiltIn(rawValue: name) != nil || reserved.contains(name)
     }
 }
@@ -118,23 +118,23 @@ struct InstructionError: Error {
         json.append(contentsOf: #"{"code":""#.utf8)
         json.append(contentsOf: code.rawValue.utf8)
         json.append(contentsOf: #"","message":"#.utf8)
-        JSONText.append(message, to: &json)
+        JSONString.write(message, into: &json)
         if let failure {
             var separator = #","data":{"#
             func field(_ name: String, _ write: (inout [UInt8]) -> Void) {
                 json.append(contentsOf: separator.utf8)
                 separator = ","
-                JSONText.append(name, to: &json)
+                JSONString.write(name, into: &json)
                 json.append(UInt8(ascii: ":"))
                 write(&json)
             }
-            if let instruction = failure.instruction { field("instruction") { JSONText.append(instruction, to: &$0) } }
-            if let file = failure.file { field("file") { JSONText.append(file, to: &$0) } }
+            if let instruction = failure.instruction { field("instruction") { JSONString.write(instruction, into: &$0) } }
+            if let file = failure.file { field("file") { JSONString.write(file, into: &$0) } }
             if let line = failure.line { field("line") { $0.append(contentsOf: String(line).utf8) } }
             if let generation = failure.generation {
                 field("generation") { $0.append(contentsOf: String(generation).utf8) }
             }
-            if let traceback = failure.traceback { field("traceback") { JSONText.append(traceback, to: &$0) } }
+            if let traceback = failure.traceback { field("traceback") { JSONString.write(traceback, into: &$0) } }
             if separator == "," { json.append(UInt8(ascii: "}")) }
         }
         json.append(UInt8(ascii: "}"))

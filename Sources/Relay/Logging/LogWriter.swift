@@ -1,5 +1,4 @@
-import CLinux
-internal import Glibc
+import Glibc
 package import Logging
 import Synchronization
 

@@ -11,6 +11,16 @@ package enum ServerID: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
+extension ServerID {
+    /// Appends the id as JSON: a string or a number.
+    func write(into json: inout [UInt8]) {
+        switch self {
+        case .name(let name): JSONString.write(name, into: &json)
+        case .number(let number): json.append(contentsOf: String(number).utf8)
+        }
+    }
+}
+
 /// What `relay.install` takes beside the id and the connection.
 package struct ServerOptions: Sendable {
     /// Take the id over from the connection that holds it, which is closed with 4005. Otherwise a taken id is refused.

@@ -18,7 +18,9 @@ package enum SelfSigned {
     ) throws(TLSError) -> (certificate: String, key: String) {
         let certificate = stateDirectory + "/" + certificateName
         let key = stateDirectory + "/" + keyName
-        // The lock spans look and make: of two relays that start at once, the second finds what the first made.
+        // The first look needs no lock, so a state directory that cannot be written to will do.
+        if try isServable(certificate: certificate, key: key) { return (certificate, key) }
+        // The second look is under the lock: of two relays that start at once, one finds what the other made.
         let lock: Int32
         do throws(FileFailure) {
             try StateFile.makeDirectory(stateDirectory)
@@ -27,9 +29,7 @@ package enum SelfSigned {
             throw TLSError(error)
         }
         defer { StateFile.unlock(lock) }
-        if exists(certificate), exists(key), try isServable(certificate: certificate, key: key) {
-            return (certificate, key)
-        }
+        if try isServable(certificate: certificate, key: key) { return (certificate, key) }
         let made = try issue(for: ["localhost", "127.0.0.1", "::1", hostName()] + names, from: -3600)
         // The key first: whatever stops us between the two leaves no pair, which the next start mends.
         try replace(key, with: made.key)
@@ -39,6 +39,7 @@ package enum SelfSigned {
 
     /// False where a new pair has to be made; throws where the files need a person.
     private static func isServable(certificate: String, key: String) throws(TLSError) -> Bool {
+        guard access(certificate, F_OK) == 0, access(key, F_OK) == 0 else { return false }
         do throws(TLSError) {
             _ = try CertificateFiles.load(certificateFile: certificate, keyFile: key)
             return true
@@ -161,8 +162,6 @@ package enum SelfSigned {
     private static func failure(_ operation: String) -> TLSError {
         .library(operation: operation, reason: OpenSSLErrors.takeReason())
     }
-
-    private static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
     private static func replace(_ path: String, with bytes: [UInt8]) throws(TLSError) {
         do throws(FileFailure) {

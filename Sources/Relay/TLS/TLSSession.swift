@@ -90,19 +90,15 @@ final class TLSSession {
         }
     }
 
-    /// Lends ciphertext. It must stay valid until `handshake` or `read` says `.needsInput`, or until the caller keeps
-    /// a copy of `unconsumed`. Nothing may be left of what was lent before.
+    /// Lends ciphertext. It must stay valid until `handshake` or `read` says `.needsInput` or how the session ended, or
+    /// until the caller has copied `unconsumed`. Replaces what is left of an earlier loan.
     func receive(_ ciphertext: UnsafeRawBufferPointer) {
-        precondition(wire.pointee.input.isEmpty, "ciphertext lent while some is left")
-        wire.pointee.input = ciphertext
+        wire.pointee.input = end == nil ? ciphertext : UnsafeRawBufferPointer(start: nil, count: 0)
     }
 
-    /// What is left of the lent ciphertext: not empty only where the caller stopped before `.needsInput`.
+    /// What is left of the lent ciphertext: not empty only where the caller stopped before `.needsInput`. Who wants to
+    /// go on later copies it, and lends the copy before anything that arrived after it.
     var unconsumed: UnsafeRawBufferPointer { wire.pointee.input }
-
-    /// Forgets the rest of the lent ciphertext, because its buffer is about to go. The caller lends a copy of
-    /// `unconsumed` later, before anything that arrived after it; or the connection is over.
-    func reclaim() { wire.pointee.input = UnsafeRawBufferPointer(start: nil, count: 0) }
 
     /// Plaintext that is decrypted and can be read without further input.
     var hasDecryptedBytes: Bool { SSL_pending(ssl) > 0 }
@@ -113,6 +109,7 @@ final class TLSSession {
     /// Goes on with the handshake as far as the lent ciphertext carries.
     func handshake(output: inout OutboundBuffer, pool: ChunkPool) -> HandshakeStep {
         if case .failed(let failure) = end { return .failed(failure) }
+        if isHandshakeDone { return .done }
         OpenSSLErrors.clear()
         let result = lending(&output, pool) { SSL_do_handshake(ssl) }
         if result == 1 {
@@ -246,8 +243,7 @@ final class TLSSession {
             return .needsInput
         case SSL_ERROR_ZERO_RETURN:
             OpenSSLErrors.clear()
-            end = .closed
-            return .closed
+            return finish(.closed)
         default:
             let code = OpenSSLErrors.take()
             if wire.pointee.isFlooded { return .failed(fail(.handshakeFlood)) }
@@ -260,7 +256,15 @@ final class TLSSession {
     }
 
     private func fail(_ failure: TLSFailure) -> TLSFailure {
-        end = .failed(failure)
+        finish(.failed(failure))
         return failure
+    }
+
+    /// Remembers the end, and lets go of the loan: nothing reads it any more.
+    @discardableResult
+    private func finish(_ step: ReadStep) -> ReadStep {
+        end = step
+        wire.pointee.input = UnsafeRawBufferPointer(start: nil, count: 0)
+        return step
     }
 }

@@ -94,7 +94,7 @@ extension CloseCode {
             explanation: "The peer sent a frame that breaks RFC 6455; the close reason says which rule."),
         Entry(
             code: .unsupportedData, name: "unsupported data", shouldReconnect: false,
-            explanation: "A kind of message that this end does not take, such as binary where only text is understood."),
+            explanation: "A kind of message that this end does not take, such as binary where text is understood."),
         Entry(
             code: .noStatus, name: "no status", shouldReconnect: true,
             explanation: "The close frame carried no code. Never sent; it is what the end without a code is called."),

@@ -1,8 +1,8 @@
 /// Cuts a byte stream into frames (RFC 6455 §5.2) and unmasks payloads where they lie.
 ///
-/// Feed it each received buffer until it says `needsInput`. It keeps at most 14 bytes, those of an unfinished frame head;
-/// payload is handed out as it arrives, so a frame of any length costs no memory. A length is checked as soon as the byte
-/// that spoils it is there, not when the head is complete.
+/// Feed it each received buffer until it says `needsInput`. It keeps at most 14 bytes, those of an unfinished frame
+/// head; payload is handed out as it arrives, so a frame of any length costs no memory. A length is checked as soon as
+/// the byte that spoils it is there, not when the head is complete.
 package struct FrameDecoder: Sendable {
     /// Which end of the connection is decoding. Clients mask every frame, servers none (§5.1).
     package enum Role: Sendable {

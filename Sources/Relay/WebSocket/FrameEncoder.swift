@@ -7,8 +7,8 @@ package enum FrameEncoder {
         (isMasked ? 6 : 2) &+ (payloadLength <= 125 ? 0 : payloadLength <= 0xFFFF ? 2 : 8)
     }
 
-    /// Writes a head in its shortest form and returns its length. `buffer` has room for `FrameHeader.maximumLength` bytes.
-    /// `maskingKey` is nil for frames from a server; clients must mask, with a fresh unpredictable key (§5.3).
+    /// Writes a head in its shortest form and returns its length. `buffer` has room for `FrameHeader.maximumLength`
+    /// bytes. `maskingKey` is nil for frames from a server; clients must mask, with a fresh unpredictable key (§5.3).
     @inline(__always)
     package static func writeHeader(
         isFinal: Bool, opcode: Opcode, payloadLength: Int, maskingKey: UInt32? = nil,

@@ -1,5 +1,5 @@
-/// What a frame carries (RFC 6455 §5.2). Opcodes 3–7 and 11–15 are reserved: a frame with one of them is a violation, so
-/// they have no case.
+/// What a frame carries (RFC 6455 §5.2). Opcodes 3–7 and 11–15 are reserved: a frame with one of them is a violation,
+/// so they have no case.
 package enum Opcode: UInt8, Sendable {
     case continuation = 0x0
     case text = 0x1

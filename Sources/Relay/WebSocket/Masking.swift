@@ -1,8 +1,8 @@
-/// Masking of payloads (RFC 6455 §5.3): byte i of the payload is XORed with byte i mod 4 of the key. Masking twice gives
-/// the original, so the same function masks and unmasks.
+/// Masking of payloads (RFC 6455 §5.3): byte i of the payload is XORed with byte i mod 4 of the key. Masking twice
+/// gives the original, so the same function masks and unmasks.
 ///
-/// A key is the four bytes in wire order, loaded as one word of this machine (as in `FrameHeader`). The phase of a piece,
-/// its first byte's index in the payload mod 4, is folded into the key: see `rotated`.
+/// A key is the four bytes in wire order, loaded as one word of this machine (as in `FrameHeader`). The phase of a
+/// piece, its first byte's index in the payload mod 4, is folded into the key: see `rotated`.
 package enum Masking {
     /// The key for the bytes that come `count` bytes later in the payload.
     @inline(__always)

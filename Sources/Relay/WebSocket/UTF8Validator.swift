@@ -1,5 +1,5 @@
-/// Checks that bytes which arrive in pieces are UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF.
-/// It says no at the first byte that cannot be right, not at the end of the message.
+/// Checks that bytes which arrive in pieces are UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above
+/// U+10FFFF. It says no at the first byte that cannot be right, not at the end of the message.
 ///
 /// The state is what the next byte may be. Only the second byte of a sequence has bounds of its own:
 ///

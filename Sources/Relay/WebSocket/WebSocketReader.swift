@@ -1,9 +1,10 @@
 /// Turns a byte stream into what a WebSocket end point acts on: pieces of messages and whole control frames
 /// (RFC 6455 §5.4, §5.5, §7.1, §8.1).
 ///
-/// Feed it each received buffer until it says `needsInput`. Nothing is gathered: data comes out as ranges of the caller's
-/// buffer, unmasked there, and only a control frame that lies across buffers is copied, to at most 125 bytes of heap that
-/// go with the next call. After a close frame or a violation the stream is over: what follows is consumed in silence.
+/// Feed it each received buffer until it says `needsInput`. Nothing is gathered: data comes out as ranges of the
+/// caller's buffer, unmasked there, and only a control frame that lies across buffers is copied, to at most 125 bytes
+/// of heap that go with the next call. After a close frame or a violation the stream is over: what follows is consumed
+/// in silence.
 package struct WebSocketReader: ~Copyable {
     /// What came next. Ranges and buffers are good until the next call, or until the caller's buffer changes.
     package enum Event {
