@@ -45,8 +45,15 @@ let package = Package(
             ],
             swiftSettings: settings),
 
-        .testTarget(name: "RelayTests", dependencies: ["Relay"], swiftSettings: settings),
-        .testTarget(name: "ScriptingTests", dependencies: ["Scripting"], swiftSettings: settings),
+        .testTarget(
+            name: "RelayTests", dependencies: ["Relay", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: settings),
+        .testTarget(
+            name: "ScriptingTests", dependencies: ["Scripting", "Relay"], resources: [.copy("Resources")],
+            swiftSettings: settings),
+        .testTarget(
+            name: "relaydTests", dependencies: ["relayd", "Relay", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )

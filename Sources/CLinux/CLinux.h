@@ -1,8 +1,5 @@
 // What Glibc's Swift module leaves out: epoll, eventfd, signalfd, inotify, accept4, and macros that do not import.
 #pragma once
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 // Only these: a header that Glibc's module has too would belong to this one instead, and every file that uses it would
 // have to import CLinux.
 #include <stdint.h>

@@ -60,16 +60,16 @@ static void begin_burst(rl_engine *e, int64_t now) {
 
 static void stop_for_time(rl_engine *e, lua_State *L, int64_t end) {
     if (e->memory_failed) {
-        rl_stop_because(L, rl_code_memory, "ran on without memory: the app's state holds its limit of %zu bytes "
-                        "(scriptMemory)", e->budgets.memory_bytes);
+        rl_stop_because(L, rl_code_memory, "memory exceeded: the app's state holds its limit of %zu bytes "
+                        "(scriptMemory), and the script ran on", e->budgets.memory_bytes);
     } else if (e->phase != rl_phase_serving) {
-        rl_stop_because(L, rl_code_budget, "ran for more than %.6g ms, the time in which a text must load (loadTime)",
-                        (double)e->budgets.load_nanoseconds / 1e6);
+        rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g ms, the time in which a text must load "
+                        "(loadTime)", (double)e->budgets.load_nanoseconds / 1e6);
     } else if (end >= e->call_deadline) {
-        rl_stop_because(L, rl_code_budget, "ran for more than %.6g s in all (callTime)",
+        rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g s in all (callTime)",
                         (double)e->budgets.call_nanoseconds / 1e9);
     } else {
-        rl_stop_because(L, rl_code_budget, "ran for more than %.6g ms without yielding (burst)",
+        rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g ms without yielding (burst)",
                         (double)e->budgets.burst_nanoseconds / 1e6);
     }
 }

@@ -119,7 +119,7 @@ const rl_outcome *rl_run(rl_engine *e, rl_call_state *call, int arguments) {
     int status = rl_resume(e, call->thread, e->main, arguments, &results);
     bool reusable = true;
     if (e->stopped != rl_code_none) {
-        rl_describe_failure(e, e->main, call->thread, status);
+        rl_describe_failure(e, call->thread, status);
         reusable = false;
     } else if (status == LUA_YIELD && e->sleeping) {
         if (call->deadline == 0) call->deadline = rl_now() + e->budgets.call_nanoseconds;
@@ -131,7 +131,7 @@ const rl_outcome *rl_run(rl_engine *e, rl_call_state *call, int arguments) {
     } else if (status == LUA_OK) {
         lua_settop(call->thread, 0);
     } else {
-        rl_describe_failure(e, e->main, call->thread, status);
+        rl_describe_failure(e, call->thread, status);
         // Its pending __close variables still run, under what is left of the budget.
         rl_close_thread(e, call->thread);
         reusable = e->stopped == rl_code_none && status != LUA_YIELD;
@@ -164,9 +164,9 @@ const rl_outcome *rl_call(rl_engine *e, const rl_request *request) {
 /// Ends a call whose time was over before its sleep was.
 static const rl_outcome *end_sleeper(rl_engine *e, rl_call_state *call) {
     rl_begin(e, call);
-    rl_stop_because(call->thread, rl_code_budget, "took more than %.6g s in all (callTime)",
+    rl_stop_because(call->thread, rl_code_budget, "budget exceeded: took more than %.6g s in all (callTime)",
                     (double)e->budgets.call_nanoseconds / 1e9);
-    rl_describe_failure(e, e->main, call->thread, LUA_YIELD);
+    rl_describe_failure(e, call->thread, LUA_YIELD);
     e->outcome.call = call->id;
     rl_end(e);
     rl_return_call(e, call, false);

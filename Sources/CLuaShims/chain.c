@@ -66,7 +66,7 @@ static int run_sequence(lua_State *L) { return run_in_order_mayraise(L, lua_gett
 
 /// Reports a hook that failed.   Stack: a1 … an child
 static void report(lua_State *L, rl_engine *e, lua_State *child, int status) {
-    rl_describe_failure(e, L, child, status);
+    rl_describe_failure(e, child, status);
     size_t count;
     const char *name = lua_tolstring(L, RL_CHAIN_NAME, &count);
     e->outcome.hook = rl_text(name, count);

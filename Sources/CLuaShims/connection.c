@@ -59,7 +59,7 @@ static bool spend_output(lua_State *L, rl_engine *e, size_t count) {
         call->output_bytes += count;
         return true;
     }
-    rl_stop_because(L, rl_code_output, "sent more than %zu bytes in one call (outputBytesPerCall)", limit);
+    rl_stop_because(L, rl_code_output, "output exceeded: sent more than %zu bytes in one call (outputBytesPerCall)", limit);
     return false;
 }
 
@@ -73,8 +73,8 @@ static int send_mayraise(lua_State *L, bool isText) {
     if (isText && !rl_is_utf8(message, count)) {
         return luaL_argerror(L, 2, "a text message must be valid UTF-8 (use conn:sendBinary for bytes)");
     }
-    // What a message costs beside its bytes: a header and a queue's entry.
-    if (!spend_output(L, e, count + 2)) return rl_leave_mayraise(L);
+    // An empty message is not free: its frame header is counted.
+    if (!spend_output(L, e, count > 0 ? count : 2)) return rl_leave_mayraise(L);
     rl_tick(L, 50 + count / 16);
     int result = 2;
     if (!connection->is_forgotten) {

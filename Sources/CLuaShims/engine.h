@@ -108,6 +108,8 @@ struct rl_engine {
     char stop_message[512];
     bool sleeping;
     int close_depth;
+    /// An error object is being asked for its text.
+    bool is_asking;
 
     // The call's request and outcome (call.c, failure.c)
     rl_request request;
@@ -187,8 +189,8 @@ int rl_resume(rl_engine *e, lua_State *thread, lua_State *from, int arguments, i
 bool rl_close_thread(rl_engine *e, lua_State *thread);
 
 // MARK: failure.c
-/// Fills the outcome from a thread that failed with `status`, or was stopped. `L` is the thread to work on.
-void rl_describe_failure(rl_engine *e, lua_State *L, lua_State *failed, int status);
+/// Fills the outcome from a thread that failed with `status`, or was stopped.
+void rl_describe_failure(rl_engine *e, lua_State *failed, int status);
 /// Fills the outcome with a failure of a sentence of our own.
 void rl_fail(rl_engine *e, rl_code code, const char *message);
 /// Raises an error whose code is not script_error.

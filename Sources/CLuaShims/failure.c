@@ -9,7 +9,9 @@
 typedef struct description {
     rl_engine *engine;
     lua_State *failed;
-    int status;
+    rl_code code;
+    /// The thread's topmost value is the error object; else it was stopped, and the message is there already.
+    bool has_object;
 } description;
 
 static void set_message(rl_engine *e, const char *text, size_t count) {
@@ -69,7 +71,8 @@ static int to_text(lua_State *L) {
 /// Asks the `__tostring` of the object on top of the failed thread, if it has one.
 /// Stack: … → … text, or … where there is none worth having
 static bool ask_object(lua_State *L, rl_engine *e, lua_State *failed) {
-    if (!luaL_getmetafield(failed, -1, "__tostring")) return false;
+    // Not while another object describes itself: the main thread counts no depth, so that could go on for ever.
+    if (e->is_asking || !luaL_getmetafield(failed, -1, "__tostring")) return false;
     lua_pop(failed, 1);
     if (!lua_checkstack(failed, 1)) return false;
     lua_State *helper = lua_newthread(L);  // Stack: … helper
@@ -80,8 +83,10 @@ static bool ask_object(lua_State *L, rl_engine *e, lua_State *failed) {
     lua_State *active = e->active;
     e->active = NULL;
     e->uncapped--;  // This is the script's own code again.
+    e->is_asking = true;
     int results = 0;
     int status = rl_resume(e, helper, L, 1, &results);
+    e->is_asking = false;
     e->uncapped++;
     e->active = active;
     bool answered = status == LUA_OK && e->stopped == rl_code_none && lua_type(helper, -1) == LUA_TSTRING;
@@ -90,48 +95,40 @@ static bool ask_object(lua_State *L, rl_engine *e, lua_State *failed) {
     return answered;
 }
 
+/// Stack: … → … text, the error object's
+static void push_text_mayraise(lua_State *L, rl_engine *e, lua_State *failed) {
+    switch (lua_type(failed, -1)) {
+        case LUA_TSTRING:
+        case LUA_TNUMBER:
+            lua_pushvalue(failed, -1);
+            lua_xmove(failed, L, 1);
+            return;
+        case LUA_TNIL: lua_pushliteral(L, "(the error object is nil)"); return;
+        default:
+            if (!ask_object(L, e, failed)) lua_pushfstring(L, "(the error object is a %s)", luaL_typename(failed, -1));
+    }
+}
+
 // Stack: description (light userdata) → (anything)
 static int describe(lua_State *L) {
     description *d = lua_touserdata(L, 1);
     rl_engine *e = d->engine;
-    lua_State *failed = d->failed;
-    luaL_traceback(L, failed, NULL, 0);
+    // The text comes first: what the object's code does may fail, and fill the outcome with that.
+    if (d->has_object) push_text_mayraise(L, e, d->failed);
+    else lua_pushstring(L, e->stop_message);
+    luaL_traceback(L, d->failed, NULL, 0);  // Stack: description text traceback
+    begin_failure(e, d->code);
     size_t count;
-    const char *text = lua_tolstring(L, -1, &count);
+    const char *text = lua_tolstring(L, 2, &count);
+    set_message(e, text, count);
+    text = lua_tolstring(L, 3, &count);
     // "stack traceback:\n\t…": the caller of all is always "[C]: in ?", the engine itself.
     static const char bottom[] = "\n\t[C]: in ?";
-    if (count > sizeof(bottom) - 1 && memcmp(text + count - (sizeof(bottom) - 1), bottom, sizeof(bottom) - 1) == 0) {
-        count -= sizeof(bottom) - 1;
-    }
+    const size_t bottomSize = sizeof(bottom) - 1;
+    if (count > bottomSize && memcmp(text + count - bottomSize, bottom, bottomSize) == 0) count -= bottomSize;
     if (count > sizeof(e->traceback)) count = sizeof(e->traceback);
     memcpy(e->traceback, text, count);
-    e->outcome.traceback = rl_text(e->traceback, count);
-    lua_pop(L, 1);
-    if (d->status == LUA_OK || d->status == LUA_YIELD) return 0;  // Stopped: the message is there already.
-    switch (lua_type(failed, -1)) {
-        case LUA_TSTRING:
-            text = lua_tolstring(failed, -1, &count);
-            set_message(e, text, count);
-            break;
-        case LUA_TNUMBER:
-            lua_pushvalue(failed, -1);
-            lua_xmove(failed, L, 1);
-            text = lua_tolstring(L, -1, &count);
-            set_message(e, text, count);
-            break;
-        case LUA_TNIL:
-            set_message(e, "(the error object is nil)", 25);
-            break;
-        default:
-            if (ask_object(L, e, failed)) {
-                text = lua_tolstring(L, -1, &count);
-                set_message(e, text, count);
-            } else {
-                char generic[64];
-                snprintf(generic, sizeof(generic), "(the error object is a %s)", luaL_typename(failed, -1));
-                set_message(e, generic, strlen(generic));
-            }
-    }
+    if (count > sizeof("stack traceback:")) e->outcome.traceback = rl_text(e->traceback, count);
     return 0;
 }
 
@@ -164,29 +161,28 @@ static rl_code code_of(const rl_engine *e, lua_State *failed, int status) {
     return rl_code_script;
 }
 
-void rl_describe_failure(rl_engine *e, lua_State *L, lua_State *failed, int status) {
+void rl_describe_failure(rl_engine *e, lua_State *failed, int status) {
+    lua_State *L = e->main;  // However deep the failed thread is, this one has room.
     rl_code stopped = e->stopped;
-    begin_failure(e, stopped != rl_code_none ? stopped : code_of(e, failed, status));
-    rl_bytes nothing = {0};
-    if (stopped != rl_code_none) {
-        set_message(e, e->stop_message, strlen(e->stop_message));
-        status = LUA_OK;
-    }
-    description d = {e, failed, status};
+    bool isStopped = stopped != rl_code_none;
+    description d = {e, failed, isStopped ? stopped : code_of(e, failed, status), !isStopped};
     int height = lua_gettop(L);
+    bool isDescribed = false;
     e->uncapped++;
     if (lua_checkstack(L, 4)) {
         lua_pushcfunction(L, describe);
         lua_pushlightuserdata(L, &d);
-        if (lua_pcall(L, 1, 0, 0) != LUA_OK && e->outcome.text.start == nothing.start) {
-            set_message(e, "(the error could not be described)", 34);
-        }
+        isDescribed = lua_pcall(L, 1, 0, 0) == LUA_OK;
         lua_settop(L, height);
     }
     e->uncapped--;
-    if (e->outcome.code == rl_code_memory && stopped == rl_code_none) describe_memory(e, failed);
-    if (e->outcome.text.start == NULL) set_message(e, "(the error could not be described)", 34);
+    if (!isDescribed) {
+        static const char generic[] = "(the error could not be described)";
+        begin_failure(e, d.code);
+        set_message(e, isStopped ? e->stop_message : generic, strlen(isStopped ? e->stop_message : generic));
+    }
+    if (d.code == rl_code_memory && !isStopped) describe_memory(e, failed);
     // A stop while the object described itself changes nothing: the call has failed by its own error.
-    if (stopped == rl_code_none) e->stopped = rl_code_none;
+    if (!isStopped) e->stopped = rl_code_none;
     find_place(e);
 }

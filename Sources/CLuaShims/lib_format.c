@@ -35,7 +35,7 @@ static void account_mayraise(rl_formatter *formatter, size_t bytes) {
         luaL_error(formatter->L, "result too large (limit %d bytes)", (int)RL_MAXIMUM_RESULT_BYTES);
     }
     formatter->resultLength += bytes;
-    formatter->work += bytes / 16 + 1;
+    formatter->work += bytes / 32 + 1;
     if (formatter->work >= RL_TICK_BATCH) {
         size_t work = formatter->work;
         formatter->work = 0;
@@ -153,9 +153,9 @@ static void add_string_mayraise(rl_formatter *formatter, rl_conversion *conversi
     luaL_checkany(L, formatter->argument);
     size_t length;
     const char *text = luaL_tolstring(L, formatter->argument, &length);   // Stack: … [buffer] text
-    formatter->work += length / 16;
     bool isWhole = conversion->isBare;
     if (!isWhole) {
+        formatter->work += length / 16;
         luaL_argcheck(L, memchr(text, '\0', length) == NULL, formatter->argument, "string contains zeros");
         // Widths have two digits, so a text of 100 bytes needs no padding.
         isWhole = !conversion->hasPrecision && length >= 100;

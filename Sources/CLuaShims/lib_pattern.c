@@ -15,11 +15,13 @@ enum {
     traitPunctuation = 1 << 4,
     traitSpace = 1 << 5,
     traitControl = 1 << 6,
+    traitZero = 1 << 7,
 };
 
 /// What each byte is, in the C locale: independent of the process's locale, which is not the scripts' affair.
 static const uint8_t traitsOfByte[256] = {
-    [0 ... 8] = traitControl,
+    [0] = traitControl | traitZero,
+    [1 ... 8] = traitControl,
     [9 ... 13] = traitControl | traitSpace,
     [14 ... 31] = traitControl,
     [' '] = traitSpace,
@@ -48,6 +50,7 @@ static uint16_t traits_of_class(char letter) {
     case 'u': return traitUpper;
     case 'w': return traitLower | traitUpper | traitDigit;
     case 'x': return traitDigit | traitHexLetter;
+    case 'z': return traitZero;  // Not in the manual any more; Lua 5.4 still takes it.
     default: return 0;
     }
 }
@@ -317,7 +320,7 @@ static const char *run_end_mayraise(
         const char *slice = p;
         const char *sliceEnd = (size_t)(end - p) > RL_TICK_BATCH ? p + RL_TICK_BATCH : end;
         while (p < sliceEnd && matches_byte(item, (unsigned char)*p)) p++;
-        charge_mayraise(L, pattern, (size_t)(p - slice) + 1);
+        charge_mayraise(L, pattern, (size_t)(p - slice));
         if (p < sliceEnd || p == end) return p;
     }
 }
@@ -437,19 +440,18 @@ static rl_pattern_item *retry(rl_subject subject, rl_pattern_item **choice) {
 
 /// The end of the match that starts at `from`, or NULL.
 static const char *match_at_mayraise(lua_State *L, rl_pattern *pattern, rl_subject subject, const char *from) {
-    size_t retriesLeft = RL_MAXIMUM_RETRIES + 4 * (size_t)(subject.end - subject.start);
+    size_t stepsLeft = RL_MAXIMUM_STEPS + 16 * (size_t)(subject.end - subject.start);
     rl_pattern_item *choice = NULL;
     rl_pattern_item *item = pattern->items;
     const char *s = from;
     while (item->op != opDone) {
-        pattern->work++;
+        if (--stepsLeft == 0) luaL_error(L, "pattern too complex");
+        charge_mayraise(L, pattern, 1);
         const char *next = item->quantifier != 0 ? choose_mayraise(L, pattern, subject, item, s, &choice)
                                                  : plain_step_mayraise(L, pattern, subject, item, s);
         if (next == NULL) {
             item = retry(subject, &choice);
             if (item == NULL) return NULL;
-            if (--retriesLeft == 0) luaL_error(L, "pattern too complex");
-            charge_mayraise(L, pattern, 1);
             next = item->at;
         }
         s = next;

@@ -192,7 +192,7 @@ static void append_mayraise(lua_State *L, rl_gsub *gsub, const char *bytes, size
         luaL_error(L, "result too large (limit %d bytes)", (int)RL_MAXIMUM_RESULT_BYTES);
     }
     gsub->resultLength += length;
-    gsub->pattern.work += length / 16 + 1;
+    gsub->pattern.work += length / 32 + 1;
     luaL_addlstring(&gsub->result, bytes, length);
 }
 
@@ -203,7 +203,7 @@ static void append_value_mayraise(lua_State *L, rl_gsub *gsub) {
         luaL_error(L, "result too large (limit %d bytes)", (int)RL_MAXIMUM_RESULT_BYTES);
     }
     gsub->resultLength += length;
-    gsub->pattern.work += length / 16 + 1;
+    gsub->pattern.work += length / 32 + 1;
     luaL_addvalue(&gsub->result);
 }
 

@@ -62,7 +62,7 @@ static int string_byte(lua_State *L) {
     const char *text = luaL_checklstring(L, 1, &length);
     lua_Integer from = luaL_optinteger(L, 2, 1);
     size_t first = rl_start_position(from, length);
-    size_t last = rl_end_position(luaL_optinteger(L, 3, (lua_Integer)first), length);
+    size_t last = rl_end_position(luaL_optinteger(L, 3, from), length);
     if (first > last) return 0;
     size_t count = last - first + 1;
     if (count >= INT32_MAX) return luaL_error(L, "string slice too long");

@@ -20,9 +20,9 @@
 #define RL_MAXIMUM_CAPTURES 32
 /// Longest pattern. Longer texts are searched for with `string.find(s, text, init, true)`.
 #define RL_MAXIMUM_PATTERN_BYTES ((size_t)64 << 10)
-/// How often one attempt at one start position may go back to a choice, besides 4 times per byte of the subject: the
-/// honest need is one per byte, a catastrophic pattern on 26 bytes wants billions. 2^19 take about 3 ms.
-#define RL_MAXIMUM_RETRIES ((size_t)1 << 19)
+/// How many items one attempt at one start position may enter, besides 16 per byte of the subject: the honest need is a
+/// few per byte, a catastrophic pattern on 26 bytes wants billions. 2^19 take 1 to 2 ms.
+#define RL_MAXIMUM_STEPS ((size_t)1 << 19)
 
 typedef struct rl_byte_set {
     uint64_t bits[4];

@@ -144,8 +144,8 @@ static int find_server(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
     rl_server server = check_server_mayraise(L, 1);
     uint64_t connection = e->host.server(e->host.context, &server);
-    if (connection == 0) return 0;
-    rl_push_connection_mayraise(L, connection);
+    if (connection == 0) lua_pushnil(L);
+    else rl_push_connection_mayraise(L, connection);
     return 1;
 }
 

@@ -26,7 +26,7 @@ static char *reserve_mayraise(lua_State *L, rl_engine *e, size_t count) {
 
 static void check_size_mayraise(lua_State *L, rl_engine *e, size_t count) {
     if (count <= e->budgets.output_bytes) return;
-    rl_raise(L, rl_code_output, "the result has %d bytes as JSON, more than one call may send (outputBytesPerCall)",
+    rl_raise(L, rl_code_output, "output exceeded: the result has %d bytes as JSON, more than one call may send (outputBytesPerCall)",
              (int)count);
 }
 

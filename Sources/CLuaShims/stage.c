@@ -129,6 +129,9 @@ static void compile_mayraise(lua_State *L, const stage_request *request) {
                 lua_concat(L, 2);
             }
         }
+        // The parser's own recursion ends in an error without a place.
+        bool isNested = status == LUA_ERRRUN && rl_engine_of(L)->stopped == rl_code_none;
+        if (isNested) rl_raise(L, rl_code_compile, "%s: the text is nested too deeply (%s)", name, lua_tostring(L, -1));
         lua_error(L);
     }
     lua_replace(L, 2);

@@ -21,7 +21,7 @@ extension LuaEngine {
     package func runReload(of unit: StagedUnit, previousGeneration: Int) throws(ScriptFailure) {
         let ended = rl_unit_reload(engine, unit.id, Int64(previousGeneration))!
         guard ended.pointee.status == .returned else {
-            throw failure(ended, name: .staged(instruction: "reload"))
+            throw failure(ended, name: .staged(file: nil, instruction: "reload"))
         }
     }
 
@@ -39,7 +39,7 @@ extension LuaEngine {
         var id: Int32 = 0
         let ended = withBytes(of: name) { rl_stage(engine, kind, $0, source, isPublic, &id)! }
         guard ended.pointee.status == .returned else {
-            throw failure(ended, name: .staged(instruction: instruction))
+            throw failure(ended, name: .staged(file: name, instruction: instruction))
         }
         var unit = StagedUnit(id: id, instructions: [], hooks: [])
         var registration = rl_registration()

@@ -155,8 +155,9 @@ package final class LuaEngine: InstructionEngine {
         case .unattended:
             failure.instruction = raw.hook.start == nil ? "timer" : raw.hook.string
             failure.generation = generation
-        case .staged(let name):
-            failure.instruction = name
+        case .staged(let file, let instruction):
+            failure.instruction = instruction
+            failure.file = failure.file ?? file
         case .eval:
             failure.instruction = "eval"
             failure.generation = generation
@@ -192,7 +193,7 @@ enum CallName {
     case given(StaticOrInstructionName)
     /// A timer's function, or a hook that fails without ending its chain.
     case unattended
-    /// A text that loads: nil for a script or a module, whose file says it all.
-    case staged(instruction: String?)
+    /// A text that loads; `instruction` is nil for a script or a module, whose file says it all.
+    case staged(file: String?, instruction: String?)
     case eval
 }

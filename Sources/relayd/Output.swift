@@ -1,6 +1,15 @@
 import FoundationEssentials
 import Glibc
 
+/// Opens /dev/null for each of the three standard descriptors that is closed: a socket that took the number 2 would be
+/// sent the log.
+func openStandardDescriptors() {
+    for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
+        // open(2) takes the lowest free number, which is this one.
+        _ = open("/dev/null", O_RDWR)
+    }
+}
+
 /// Writes text and a line feed to standard output, whole, whatever stdio would buffer. A reader that is gone (`| head`)
 /// ends the program quietly, as it does others.
 func writeLine(_ text: String) { writeText(text + "\n") }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 
 // Runs the command and turns its outcome into DESIGN §10's exit codes and one sentence on standard error.
+openStandardDescriptors()
 do {
     var command = try RelaydCommand.parseAsRoot()
     try command.run()

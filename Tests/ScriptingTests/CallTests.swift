@@ -138,7 +138,7 @@ import Testing
         try bench.load("relay.on('message', function(conn, data, kind) conn:send(kind .. #data) end)")
         let chain = bench.chain(.message)
         let bytes: [UInt8] = [0, 255, 7]
-        bytes.withUnsafeBytes {
+        _ = bytes.withUnsafeBytes {
             bench.call(chain, .message(connection: ConnectionID(rawValue: 3), bytes: $0, isText: false))
         }
         bench.call(

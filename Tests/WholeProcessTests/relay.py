@@ -179,7 +179,7 @@ class Relay:
         hang.cancel()
 
     def stop(self, checks=True):
-        if self.process is None:
+        if self.process is None or self.process.stdout.closed:
             return
         if self.process.poll() is None and self.starts:
             self.process.send_signal(signal.SIGTERM)
@@ -282,7 +282,8 @@ class Relay:
         target = base.rstrip("/") + path
         if query and "?" not in path:
             target += "?" + query
-        return Client(websockets.sync.client.connect(target, **options))
+        # Entered by hand: some versions of the package want `connect` used as a context manager only.
+        return Client(websockets.sync.client.connect(target, **options).__enter__())
 
     def raw(self, url=None, upgraded=False, tls=None, **options):
         """A connection for bytes. `upgraded` makes the WebSocket handshake with `options`."""

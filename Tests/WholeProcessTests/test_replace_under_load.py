@@ -1,6 +1,7 @@
 """Replacing an instruction while everybody uses it: the promise that nothing you change drops a socket."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
@@ -27,8 +28,8 @@ def bad_versions():
     broken = list(lines)
     broken[10] = "  local = 7"
     yield "\n".join(broken), 11
-    yield GOOD + "\nend", len(lines) + 1
-    yield "\n".join(lines[:-1]) + "\n  goto nowhere\nend", len(lines)
+    yield "\n".join([*lines, "end"]), len(lines) + 1
+    yield "\n".join([lines[0], "  return (channel .. )", *lines[1:]]), 2
     yield "(function()\n  error('this body raises when it is made')\nend)()", 2
 
 
@@ -126,10 +127,12 @@ async def scenario(relay):
     failures = asyncio.gather(*servers)  # Servers never end by themselves: only by failing.
     work = asyncio.gather(replace(url, relay.admin, until), traffic)
     done, _ = await asyncio.wait([failures, work], return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+    for future in (failures, work):
+        future.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await future  # Raises what went wrong.
+    assert work in done
     counts = work.result()[0]
-    failures.cancel()
     listed = relay.listed("connections")
     assert len(listed) >= 2 * PAIRS, "connections have been closed"
     await asyncio.gather(*(pair.close() for pair in pairs))

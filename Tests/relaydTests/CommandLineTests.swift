@@ -69,6 +69,15 @@ import Testing
         #expect(ExplainCommand.explanation(of: "99") == nil)
     }
 
+    @Test func `a script's failure names the path that was given`() {
+        func sentence(_ message: String, _ path: String) -> String {
+            CheckCommand.sentence(of: ScriptFailure(code: .compileError, message: message), path)
+        }
+        #expect(sentence("a.lua:3: unexpected symbol", "scripts/a.lua") == "scripts/a.lua:3: unexpected symbol")
+        #expect(sentence("out of memory", "scripts/a.lua") == "scripts/a.lua: out of memory")
+        #expect(sentence("scripts/a.lua: not UTF-8 text", "scripts/a.lua") == "scripts/a.lua: not UTF-8 text")
+    }
+
     @Test func `a usage error is one sentence`() {
         #expect(usageSentence("Pick one:\n  - a\n  - b") == "Pick one: a, b.")
         #expect(usageSentence("Done.") == "Done.")

@@ -34,7 +34,7 @@ enum CredentialFile {
         let bytes: [UInt8]
         do throws(FileFailure) {
             bytes = try StateFile.read(path, maximumBytes: maximumBytes).bytes
-        } catch where error.isMissing {
+        } catch  where error.isMissing {
             return []
         } catch {
             throw CredentialError(error)

@@ -210,7 +210,7 @@ package final class CredentialStore: Sendable {
         let contents: StateFile.Contents
         do throws(FileFailure) {
             contents = try StateFile.read(path)
-        } catch where error.isMissing {
+        } catch  where error.isMissing {
             return nil
         } catch {
             throw CredentialError(error)

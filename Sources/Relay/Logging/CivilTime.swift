@@ -17,8 +17,8 @@ struct CivilTime: Equatable {
         second = ofDay % 60
         millisecond = Int(nanoseconds / 1_000_000)
 
-        // Years that begin on 1 March put the leap day last, so months have a fixed pattern of lengths. 719 468 days lie
-        // between 0000-03-01 and 1970-01-01; 146 097 days are 400 years, after which the calendar repeats.
+        // Years that begin on 1 March put the leap day last, so months have a fixed pattern of lengths. Between
+        // 0000-03-01 and 1970-01-01 lie 719 468 days; after 146 097 days, 400 years, the calendar repeats.
         let shifted = days + 719_468
         let era = Self.floorDivide(shifted, 146_097)
         let dayOfEra = Int(shifted - era * 146_097)

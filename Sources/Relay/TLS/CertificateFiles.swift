@@ -35,13 +35,6 @@ struct CertificateFiles: ~Copyable {
         return files
     }
 
-    private init(leaf: OpaquePointer, chain: [OpaquePointer], key: OpaquePointer, notAfterSeconds: Int64) {
-        self.leaf = leaf
-        self.chain = chain
-        self.key = key
-        self.notAfterSeconds = notAfterSeconds
-    }
-
     /// Makes the context serve them. The context takes references of its own.
     func install(in context: OpaquePointer, certificateFile: String, keyFile: String) throws(TLSError) {
         OpenSSLErrors.clear()

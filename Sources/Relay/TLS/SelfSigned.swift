@@ -1,8 +1,8 @@
 import COpenSSL
 import Glibc
 
-/// A certificate that relayd signs itself, for `--tls-self-signed`: made once, kept in the state directory, served until
-/// it expires. Clients trust it by its file.
+/// A certificate that relayd signs itself, for `--tls-self-signed`: made once, kept in the state directory, served
+/// until it expires. Clients trust it by its file.
 package enum SelfSigned {
     static let certificateName = "tls-certificate.pem"
     static let keyName = "tls-key.pem"

@@ -5,7 +5,8 @@ import COpenSSL
 ///
 /// Server policy (RFC 9325, Mozilla's "intermediate"): TLS 1.2 and 1.3, ECDHE with AEAD only, no compression, no
 /// renegotiation, no early data, stateless tickets whose keys live exactly as long as the context.
-// SAFETY: OpenSSL's SSL_CTX may be used by several threads as long as nobody changes it; nothing here does after `init`.
+// SAFETY: OpenSSL's SSL_CTX may be used by several threads as long as nobody changes it; nothing does after `server`
+// and `client` have returned it.
 package final class TLSContext: @unchecked Sendable {
     /// What a client trusts.
     package enum Verification: Sendable {

@@ -33,8 +33,9 @@ final class TLSSession {
         case failed(TLSFailure)
     }
 
-    private let ssl: OpaquePointer
-    private let wire: UnsafeMutablePointer<TLSWire>
+    /// The owned `SSL`, and the other end of its BIO; for this type and its tests.
+    let ssl: OpaquePointer
+    let wire: UnsafeMutablePointer<TLSWire>
     /// How reading ended; every later read and handshake repeats it, every write after a failure as well.
     private var end: ReadStep?
 
@@ -103,7 +104,7 @@ final class TLSSession {
     /// Plaintext that is decrypted and can be read without further input.
     var hasDecryptedBytes: Bool { SSL_pending(ssl) > 0 }
 
-    /// The first handshake is done; stays true. (OpenSSL's own answer turns false again while a KeyUpdate is under way.)
+    /// The first handshake is done; stays true. (OpenSSL's own answer turns false again during a KeyUpdate.)
     private(set) var isHandshakeDone = false
 
     /// Goes on with the handshake as far as the lent ciphertext carries.
@@ -201,14 +202,9 @@ final class TLSSession {
     /// The handshake resumed an earlier session from a ticket.
     var isResumed: Bool { SSL_session_reused(ssl) == 1 }
 
-    /// Asks for new keys both ways, from the next write on (RFC 8446 §4.6.3); false where the version has none.
-    func requestKeyUpdate() -> Bool {
-        defer { OpenSSLErrors.clear() }
-        return SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED) == 1
-    }
-
-    /// OpenSSL calls this at each step of its handshake machine, not for data. After the first handshake a peer can
-    /// start it again only by KeyUpdate or, in TLS 1.2, by a ClientHello (the first one counts too, which does no harm).
+    /// OpenSSL calls this as it leaves a state of its handshake machine, not for data. After the first handshake a peer
+    /// can start it again only by KeyUpdate or, in TLS 1.2, by a ClientHello (the first counts too, which does no
+    /// harm).
     private static func countHandshakeMessage(_ ssl: OpaquePointer?, _ event: Int32) {
         guard event & SSL_CB_LOOP != 0, let ssl else { return }
         switch SSL_get_state(ssl) {

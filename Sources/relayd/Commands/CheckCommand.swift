@@ -102,11 +102,17 @@ struct CheckCommand: ParsableCommand {
         }
     }
 
-    /// `file:line: reason`; the engine puts file and line in front where it knows them.
-    private static func sentence(of failure: ScriptFailure, _ file: String) -> String {
-        let message = printable(failure.message)
-        let knows = failure.line != nil || message.hasPrefix(printable(file)) || message.hasPrefix(fileName(of: file))
-        return knows ? message : "\(printable(file)): \(message)"
+    /// `path:line: reason`. The engine knows the script by its file's name and puts that and the line in front.
+    static func sentence(of failure: ScriptFailure, _ path: String) -> String {
+        let name = fileName(of: path)
+        var message = failure.message[...]
+        if message.hasPrefix(path) { return printable(failure.message) }
+        if message.hasPrefix(name + ":") {
+            message = message.dropFirst(name.count + 1)
+        } else {
+            message = " " + message
+        }
+        return printable("\(path):\(message)")
     }
 
     private static func json(of failure: ScriptFailure, _ file: String) -> String {

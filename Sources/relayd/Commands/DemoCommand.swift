@@ -6,10 +6,10 @@ struct DemoCommand: ParsableCommand {
         commandName: "demo",
         abstract: "Tunnel messages through a relay, replace one of its instructions meanwhile, and tell what happened.",
         discussion: """
-            Speaks to the relay at --to, or starts one for the time of the demo when none answers. In an app of its own \
-            it adds the six instructions of a tunnel one by one, connects a server and a client through them, sends \
-            numbered messages both ways for three seconds, and replaces "forward to server" while they flow. Exits \
-            with 1 if a message was lost, duplicated or out of order, or a socket closed.
+            Speaks to the relay at --to, or starts one for the time of the demo when none answers. In an app of its \
+            own it adds the six instructions of a tunnel one by one, connects a server and a client through them, \
+            sends numbered messages both ways for three seconds, and replaces "forward to server" while they flow. \
+            Exits with 1 if a message was lost, doubled or out of order, or a socket closed.
             """)
 
     @OptionGroup var client: ClientOptions
@@ -25,32 +25,34 @@ struct DemoCommand: ParsableCommand {
 
     private func runAgainstRelay() throws(ClientFailure) -> DemoReport {
         let url = try client.url()
+        let admin: RelayConnection
         do {
-            let admin = try RelayConnection(to: url, trust: client.trust(for: url))
-            return try runDemo(at: url, admin, credential: try client.requiredCredential(), isOwnRelay: false)
+            admin = try RelayConnection(to: url, trust: client.trust(for: url))
         } catch {
-            // A relay that somebody named must be there; only the default one is stood in for.
-            guard error.kind == .unreachable, client.to == nil, environmentVariable("RELAYD_URL") == nil else {
-                throw error
-            }
+            guard error.kind == .unreachable else { throw error }
+            return try runAgainstOwnRelay(insteadOf: url)
         }
+        return try runDemo(
+            at: url, trust: client.trust(for: url), admin, credential: try client.requiredCredential())
+    }
+
+    private func runAgainstOwnRelay(insteadOf url: RelayURL) throws(ClientFailure) -> DemoReport {
         let relay = try DemoRelay()
         defer { relay.stop() }
         if !client.json { writeLine("No relay answers at \(url): started one at \(relay.url).") }
         let admin = try RelayConnection(to: relay.url)
-        return try runDemo(at: relay.url, admin, credential: relay.credential, isOwnRelay: true)
+        return try runDemo(at: relay.url, trust: Trust(), admin, credential: relay.credential)
     }
 
     private func runDemo(
-        at url: RelayURL, _ admin: RelayConnection, credential: String, isOwnRelay: Bool
+        at url: RelayURL, trust: Trust, _ admin: RelayConnection, credential: String
     ) throws(ClientFailure) -> DemoReport {
         let app = "demo-" + TextEncoding.hex(SecureRandom.bytes(4))
         let named = JSONValue.object(["app": .string(app)])
         _ = try admin.request("create app", named, credential: credential)
         let outcome: Result<DemoReport, ClientFailure>
         do {
-            var traffic = try DemoTraffic(
-                url: try url.app(app), trust: isOwnRelay ? Trust() : client.trust(for: url), credential: credential)
+            var traffic = try DemoTraffic(url: try url.app(app), trust: trust, credential: credential)
             outcome = .success(try traffic.run(for: .seconds(3)))
         } catch {
             outcome = .failure(error)

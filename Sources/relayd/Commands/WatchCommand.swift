@@ -146,6 +146,7 @@ private final class WatchSession {
         do throws(ClientFailure) {
             let result = try connection.load(script, credential: credential)
             writeLine(isJSON ? result.json() : describeLoad(script.name, result))
+            known[path] = digest
         } catch {
             writeError(error.description)
             // A relay that is gone has not answered: the file stays changed.
@@ -153,9 +154,10 @@ private final class WatchSession {
                 self.connection = nil
                 return reconnectLater()
             }
+            // What was refused may be right later, without a change of its own: saving it again tries again.
+            known[path] = nil
         }
         changed[path] = nil
-        known[path] = digest
     }
 
     private func reconnectLater() {

@@ -1,3 +1,5 @@
+import COpenSSL
+
 @testable import Relay
 
 /// A self-signed certificate that tests share, and what goes with it.
@@ -43,14 +45,11 @@ final class TLSEnd {
         return bytes
     }
 
-    /// Hands ciphertext to the session and carries it as far as it goes; true where it was all consumed.
-    @discardableResult
-    func accept(_ ciphertext: [UInt8]) -> Bool {
+    /// Hands ciphertext to the session and carries it as far as it goes.
+    func accept(_ ciphertext: [UInt8]) {
         ciphertext.withUnsafeBytes { bytes in
             session.receive(bytes)
-            defer { session.reclaim() }
             advance()
-            return session.unconsumed.isEmpty
         }
     }
 
@@ -128,4 +127,9 @@ final class TLSPair {
             start = next
         }
     }
+}
+
+extension TLSSession {
+    /// Asks for new keys both ways, from the next write on (RFC 8446 §4.6.3); false where the version has none.
+    func requestKeyUpdate() -> Bool { SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED) == 1 }
 }

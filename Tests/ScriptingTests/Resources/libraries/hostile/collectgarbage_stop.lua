@@ -1,0 +1,3 @@
+-- expect: not available
+-- Case 15.
+collectgarbage("stop")

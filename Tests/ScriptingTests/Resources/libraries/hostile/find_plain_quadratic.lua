@@ -1,0 +1,3 @@
+-- expect: budget exceeded
+-- A needle of near misses.
+string.find(("a"):rep(400000), ("a"):rep(200000) .. "b", 1, true)

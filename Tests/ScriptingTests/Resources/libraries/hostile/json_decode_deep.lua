@@ -1,0 +1,2 @@
+-- expect: too many nested
+json.decode(("["):rep(10000))

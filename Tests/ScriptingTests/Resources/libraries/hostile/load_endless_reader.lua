@@ -1,0 +1,2 @@
+-- expect: budget exceeded
+assert(load(function() while true do end end))

@@ -1,0 +1,2 @@
+-- expect: budget exceeded
+string.packsize(("b"):rep(400000))

@@ -1,0 +1,2 @@
+-- expect: budget exceeded
+string.find(("a"):rep(200000), "(a*)b%1")

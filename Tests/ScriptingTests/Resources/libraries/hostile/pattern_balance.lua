@@ -1,0 +1,3 @@
+-- expect: budget exceeded
+-- Each start looks through the whole rest.
+string.find(("("):rep(200000), "%b()")

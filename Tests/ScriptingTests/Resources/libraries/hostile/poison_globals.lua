@@ -1,0 +1,3 @@
+-- expect: is reserved
+-- Case 13.
+_G.pairs = function() end

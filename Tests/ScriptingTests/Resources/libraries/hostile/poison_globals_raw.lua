@@ -1,0 +1,3 @@
+-- expect: is reserved
+-- Case 13.
+rawset(_G, "pcall", print)

@@ -1,0 +1,3 @@
+-- expect: read-only
+-- Case 13.
+string.upper = function() return "poisoned" end

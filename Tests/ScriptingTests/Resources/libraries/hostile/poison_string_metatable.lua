@@ -1,0 +1,3 @@
+-- expect: attempt to index a boolean value
+-- Case 13.
+getmetatable("").__index = nil

@@ -1,0 +1,3 @@
+-- expect: is reserved
+-- Cases 13 and 15.
+load("string = {}")()

@@ -1,0 +1,3 @@
+-- expect: budget exceeded
+-- Case 9.
+table.concat(setmetatable({}, {__len = function() return 1 << 23 end, __index = function() return "" end}))

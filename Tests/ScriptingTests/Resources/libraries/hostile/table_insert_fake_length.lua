@@ -1,0 +1,3 @@
+-- expect: range too large
+-- Case 9.
+table.insert(setmetatable({}, {__len = function() return 1 << 50 end}), 1, "x")

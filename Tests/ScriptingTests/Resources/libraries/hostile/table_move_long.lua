@@ -1,0 +1,2 @@
+-- expect: budget exceeded
+table.move({}, 1, 1 << 23, 2)

@@ -1,0 +1,3 @@
+-- expect: budget exceeded
+-- Case 12.
+table.sort({3, 2, 1}, function() while true do end end)
