@@ -66,6 +66,18 @@ static void read_refusal_mayraise(lua_State *L, rl_engine *e) {
     e->outcome.text = rl_text(e->reason, count);
 }
 
+/// A handler may return a line for people and a table of facts: the facts are the result then, the line goes beside it.
+/// Stack: r1 r2
+static void encode_instruction_mayraise(lua_State *L, rl_engine *e) {
+    if (lua_type(L, 1) != LUA_TSTRING || lua_type(L, 2) != LUA_TTABLE) return rl_encode_result_mayraise(L, e, 1);
+    rl_encode_result_mayraise(L, e, 2);
+    size_t count;
+    const char *line = lua_tolstring(L, 1, &count);
+    if (count > sizeof(e->message)) count = sizeof(e->message);
+    memcpy(e->message, line, count);
+    e->outcome.line_text = rl_text(e->message, count);
+}
+
 /// Stack: r1 [r2 r3] → (anything)
 static int finish(lua_State *L, int status, lua_KContext context) {
     (void)status;
@@ -75,6 +87,8 @@ static int finish(lua_State *L, int status, lua_KContext context) {
     memset(&e->outcome, 0, offsetof(rl_outcome, call));
     if (e->call->kind == rl_call_handshake && lua_isboolean(L, 1) && !lua_toboolean(L, 1)) {
         read_refusal_mayraise(L, e);
+    } else if (e->call->wants_result && e->call->kind == rl_call_instruction) {
+        encode_instruction_mayraise(L, e);
     } else if (e->call->wants_result) {
         rl_encode_result_mayraise(L, e, 1);
     }
@@ -84,7 +98,7 @@ static int finish(lua_State *L, int status, lua_KContext context) {
 // The bottom of every call's coroutine.   Stack: (empty), or the timer's function
 static int enter(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
-    bool refusable = e->request.kind == rl_call_handshake;
+    int results = e->request.kind == rl_call_handshake ? 3 : e->request.kind == rl_call_instruction ? 2 : 1;
     if (e->request.kind == rl_call_evaluate) {
         static const char name[] = "=eval";
         // An expression first, then a chunk of statements.
@@ -105,7 +119,7 @@ static int enter(lua_State *L) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, e->request.function);
     }
     int arguments = push_arguments_mayraise(L, e);  // Stack: f a1 a2 …
-    lua_callk(L, arguments, refusable ? 3 : 1, 0, finish);
+    lua_callk(L, arguments, results, 0, finish);
     return finish(L, LUA_OK, 0);
 }
 

@@ -59,3 +59,20 @@ static inline size_t copenssl_BIO_get_mem_data(BIO *bio, const char **bytes) {
 static inline EVP_PKEY *copenssl_EVP_EC_gen(const char *curve) {
     return EVP_PKEY_Q_keygen(NULL, NULL, "EC", curve);
 }
+
+// An HMAC context that has its digest and waits for a key; null where OpenSSL has none or memory is out. In C, because
+// a parameter list points at its names: Swift would pass them as temporary strings.
+static inline EVP_MAC_CTX *copenssl_make_hmac_context(char *digest) {
+    EVP_MAC *mac = EVP_MAC_fetch(NULL, OSSL_MAC_NAME_HMAC, NULL);
+    EVP_MAC_CTX *context = mac ? EVP_MAC_CTX_new(mac) : NULL;
+    OSSL_PARAM parameters[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+        OSSL_PARAM_construct_end(),
+    };
+    EVP_MAC_free(mac);  // The context keeps its own reference.
+    if (context && !EVP_MAC_CTX_set_params(context, parameters)) {
+        EVP_MAC_CTX_free(context);
+        return NULL;
+    }
+    return context;
+}

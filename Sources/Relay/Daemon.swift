@@ -83,12 +83,16 @@ package final class Daemon {
 
     // MARK: Running
 
-    /// Runs until drained. `reload` reads the configuration again, on SIGHUP. Returns the exit code.
-    package func run(reload: @escaping () -> Result<Configuration, ConfigurationError>) -> Int32 {
+    /// Runs until drained. `reload` reads the configuration again, on SIGHUP; `applied` hears of the one that was
+    /// accepted, certificates and all. Returns the exit code.
+    package func run(
+        reload: @escaping () -> Result<Configuration, ConfigurationError>,
+        applied: @escaping (Configuration) -> Void
+    ) -> Int32 {
         do {
             try loops[0].handle(signals) { [unowned self] signal in
                 switch signal {
-                case .reload: self.reload(reload)
+                case .reload: self.reload(reload, applied)
                 case .terminate: self.terminate()
                 }
             }
@@ -106,7 +110,9 @@ package final class Daemon {
     }
 
     /// SIGHUP: everything new is made and checked before anything is replaced.
-    private func reload(_ read: () -> Result<Configuration, ConfigurationError>) {
+    private func reload(
+        _ read: () -> Result<Configuration, ConfigurationError>, _ applied: (Configuration) -> Void
+    ) {
         switch read() {
         case .failure(let error):
             shared.logger.error("the configuration was not reloaded", metadata: ["reason": "\(error)"])
@@ -119,6 +125,7 @@ package final class Daemon {
             }
             if let context { for listener in settings { listener.replace(context) } }
             shared.replace(configuration)
+            applied(configuration)
             shared.logger.info("reloaded configuration and certificates")
         }
     }
@@ -130,8 +137,8 @@ package final class Daemon {
             return shared.broadcast(.stop)
         }
         isDraining = true
-        shared.logger.info("draining", metadata: ["timeout": "\(configuration.drainTimeout)"])
+        shared.logger.info("draining", metadata: ["timeoutMilliseconds": "\(shared.configuration.drainTimeout.wholeMilliseconds)"])
         let isEmpty = shared.beginDraining()
-        shared.broadcast(isEmpty ? .stop : .drain(milliseconds: configuration.drainTimeout.wholeMilliseconds))
+        shared.broadcast(isEmpty ? .stop : .drain(milliseconds: shared.configuration.drainTimeout.wholeMilliseconds))
     }
 }

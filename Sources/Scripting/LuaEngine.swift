@@ -126,7 +126,7 @@ package final class LuaEngine: InstructionEngine {
     private func outcome(_ ended: UnsafePointer<rl_outcome>, name: CallName) -> CallOutcome {
         switch ended.pointee.status {
         case .returned:
-            .returned(json: ended.pointee.text.buffer)
+            .returned(json: ended.pointee.text.buffer, line: ended.pointee.line_text.buffer)
         case .refused:
             .refused(status: Int(ended.pointee.refusal), reason: ended.pointee.text.string)
         case .suspended:

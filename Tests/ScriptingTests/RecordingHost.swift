@@ -13,7 +13,7 @@ enum Ending: Equatable {
     init(_ outcome: CallOutcome) {
         self =
             switch outcome {
-            case .returned(let json): .returned(json.map { String(decoding: $0, as: UTF8.self) })
+            case .returned(let json, _): .returned(json.map { String(decoding: $0, as: UTF8.self) })
             case .refused(let status, let reason): .refused(status, reason)
             case .suspended: .suspended
             case .failed(let failure): .failed(failure)

@@ -2,7 +2,7 @@
 
 import time
 
-DEADLINE = 30.0
+DEADLINE = 20.0  # Below the relay's own pingInterval, so that no ping of it hides a stall.
 
 
 def eventually(condition, what, deadline=DEADLINE):

@@ -27,7 +27,8 @@ def secure():
 
 def s_client(relay, *options, stdin="", name=("-servername", "localhost")):
     return subprocess.run(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{relay.port}", *name, *options], input=stdin, capture_output=True, text=True, timeout=60)
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{relay.port}", *name, *options], input=stdin,
+        capture_output=True, text=True, timeout=60)
 
 
 def peer_name(relay):

@@ -45,6 +45,8 @@ typedef struct rl_outcome {
     rl_status status;
     /// returned: JSON text, `start` NULL where it was not wanted. refused: the reason. failed: the message.
     rl_bytes text;
+    /// returned: what the result is in a line for people, where the function gave one beside it.
+    rl_bytes line_text;
     /// refused: the HTTP status.
     int32_t refusal;
     /// failed: why, where (line 0: not known) and the way there.

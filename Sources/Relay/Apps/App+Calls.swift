@@ -105,8 +105,10 @@ extension App {
         _ name: String, _ outcome: CallOutcome, _ connection: Connection, _ id: UnsafeRawBufferPointer?
     ) {
         switch outcome {
-        case .returned(let json):
-            livecode(connection) { Livecode.returned(Livecode.plain(json)) }
+        case .returned(let json, let line):
+            livecode(connection) {
+                Livecode.returned(line.map { String(decoding: $0, as: UTF8.self) } ?? Livecode.plain(json))
+            }
             guard let id else { return }
             if let json { return answer(connection, id: id, .success(json)) }
             Array("null".utf8).withUnsafeBytes { answer(connection, id: id, .success($0)) }

@@ -111,7 +111,7 @@ extension App: EngineHost {
         // A connection that is let in runs its open hooks, and they need the engine, which is still on its way out.
         // What `returned` lends is not looked at by then.
         if case .returned = outcome {
-            afterwards.append(.handshake(connection, .returned(json: nil)))
+            afterwards.append(.handshake(connection, .returned(json: nil, line: nil)))
         } else {
             afterwards.append(.handshake(connection, outcome))
         }

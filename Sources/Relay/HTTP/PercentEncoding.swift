@@ -1,8 +1,7 @@
 /// Percent-encoding (RFC 3986 §2.1).
 enum PercentEncoding {
-    /// The bytes that `text` stands for; nil where a `%` is not followed by two hexadecimal digits. With `plusIsSpace`,
-    /// a `+` stands for a space, as in queries that a form made.
-    static func decode(_ text: some Collection<UInt8>, plusIsSpace: Bool = false) -> [UInt8]? {
+    /// The bytes that `text` stands for; nil where a `%` is not followed by two hexadecimal digits.
+    static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(text.count)
         var iterator = text.makeIterator()
@@ -13,7 +12,6 @@ enum PercentEncoding {
                     let low = iterator.next().flatMap(HTTPCharacter.hexadecimal)
                 else { return nil }
                 bytes.append(high << 4 | low)
-            case UInt8(ascii: "+") where plusIsSpace: bytes.append(0x20)
             default: bytes.append(byte)
             }
         }
@@ -21,18 +19,19 @@ enum PercentEncoding {
     }
 }
 
-/// The query of a request target: `name=value` items between `&`.
+/// The query of a request target: `name=value` items between `&`. A `+` is a plus, as RFC 3986 has it and tokens need it,
+/// not the blank that forms make of it.
 enum Query {
     /// The value of the first item of this name, decoded; nil where there is none, or where it cannot be decoded to
     /// text without control characters. An item without `=` has the empty value.
     static func value(of name: String, in query: String) -> String? {
         for item in query.utf8.split(separator: UInt8(ascii: "&")) {
             let halves = item.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)
-            guard let decodedName = PercentEncoding.decode(halves[0], plusIsSpace: true),
+            guard let decodedName = PercentEncoding.decode(halves[0]),
                 decodedName.elementsEqual(name.utf8)
             else { continue }
             guard halves.count == 2 else { return "" }
-            guard let value = PercentEncoding.decode(halves[1], plusIsSpace: true),
+            guard let value = PercentEncoding.decode(halves[1]),
                 value.allSatisfy({ $0 >= 0x20 && $0 != 0x7F })
             else { return nil }
             return String(validating: value, as: UTF8.self)

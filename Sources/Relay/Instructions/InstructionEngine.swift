@@ -48,7 +48,8 @@ package enum CallArguments {
 package enum CallOutcome {
     /// `json`: the first value that the function returned, as JSON text, lent until the next call of the engine; nil
     /// where the caller did not want it. A value that JSON cannot carry (a function, a connection) is a failure.
-    case returned(json: UnsafeRawBufferPointer?)
+    /// An instruction that returns a string and a table gives a line for people and the result: `line` and `json`.
+    case returned(json: UnsafeRawBufferPointer?, line: UnsafeRawBufferPointer?)
     /// Only from chains of the handshake point: a hook refused.
     case refused(status: Int, reason: String)
     /// The function yielded; `EngineHost.callFinished` will bring the outcome.

@@ -94,21 +94,11 @@ package enum Digest {
         }
 
         private static func makeHMAC() -> OpaquePointer {
-            let mac = EVP_MAC_fetch(nil, OSSL_MAC_NAME_HMAC, nil)
-            defer { EVP_MAC_free(mac) }  // The context keeps its own reference.
             var name = Array("SHA256".utf8CString)
-            let done = name.withUnsafeMutableBufferPointer { name -> OpaquePointer? in
-                var parameters = [
-                    OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name.baseAddress, 0),
-                    OSSL_PARAM_construct_end(),
-                ]
-                guard let context = EVP_MAC_CTX_new(mac), EVP_MAC_CTX_set_params(context, &parameters) == 1 else {
-                    return nil
-                }
-                return context
+            guard let context = copenssl_make_hmac_context(&name) else {
+                fatalError("OpenSSL has no HMAC: \(OpenSSLErrors.takeReason())")
             }
-            guard let done else { fatalError("OpenSSL has no HMAC: \(OpenSSLErrors.takeReason())") }
-            return done
+            return context
         }
     }
 }

@@ -132,13 +132,9 @@ struct ServeCommand: ParsableCommand {
             }
             for address in try daemon.start() { writeLine("listening \(address)") }
             let reloader = ConfigurationReloader(loader: loader, current: configuration)
-            return daemon.run {
-                let result = reloader.reload()
-                if case .success(let next) = result {
-                    writer.level = next.logLevel
-                    writer.format = next.logFormat
-                }
-                return result
+            return daemon.run(reload: reloader.reload) { next in
+                writer.level = next.logLevel
+                writer.format = next.logFormat
             }
         } catch {
             writer.stop()
