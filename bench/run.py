@@ -62,8 +62,9 @@ FULL = Effort(rounds=7, warmup=2, seconds=4, loads=LOADS)
 
 
 class Bench:
-    def __init__(self, generator: Path, effort: Effort, directory: Path):
+    def __init__(self, generator: Path, effort: Effort, directory: Path, is_realtime: bool):
         self.generator = generator
+        self.is_realtime = is_realtime
         self.effort = effort
         self.directory = directory
         self.relay_core, self.generator_core = cores()
@@ -71,14 +72,14 @@ class Bench:
 
     def start(self, subject) -> Running:
         self.started += 1
-        return Running(subject, self.directory / f"{self.started:03}", self.relay_core)
+        return Running(subject, self.directory / f"{self.started:03}", self.relay_core, self.is_realtime)
 
     def generate(self, running: Running, scenario: str, arguments: list[str]) -> dict:
         """Runs the generator against a started relay; its report, or a BenchError with its own sentence."""
         command = [str(self.generator), scenario, "--url", running.url, "--pid", str(running.pid)] + arguments
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=prepare_child(self.generator_core))
+            preexec_fn=prepare_child(self.generator_core, self.is_realtime))
         try:
             output, errors = process.communicate(timeout=GENERATOR_DEADLINE)
         except BaseException:
@@ -150,13 +151,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--relayd", type=Path, default=ROOT / ".build/release/relayd")
     parser.add_argument("--loadgen", type=Path, default=ROOT / ".build/bench/loadgen")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results", help="folder of the report")
+    parser.add_argument("--realtime", action="store_true",
+                        help="relays and generator go before all ordinary processes (root); for a busy machine")
+    parser.add_argument("--only", choices=["forward", "idle", "replace"], help="one kind of measurement")
     parser.add_argument("--only-peers", action="store_true", help="leave relayd out (to try a new peer)")
     return parser.parse_args()
 
 
 def measure(options: argparse.Namespace, directory: Path) -> report.Findings:
     effort = QUICK if options.quick else FULL
-    bench = Bench(options.loadgen, effort, directory)
+    bench = Bench(options.loadgen, effort, directory, options.realtime)
     relays = []
     if not options.only_peers:
         relays = [
@@ -172,12 +176,12 @@ def measure(options: argparse.Namespace, directory: Path) -> report.Findings:
     ]
     findings = report.Findings(
         effort=effort, machine=report.machine(), versions=report.versions(ROOT, options.relayd, not options.only_peers),
-        subjects=relays + peers, pinned=(bench.relay_core, bench.generator_core))
-    for load in effort.loads:
+        subjects=relays + peers, pinned=(bench.relay_core, bench.generator_core), is_realtime=options.realtime)
+    for load in effort.loads if options.only in (None, "forward") else []:
         findings.forward[load.name] = bench.forward(relays + peers, load)
-    for subject in relays[:1] + peers[1:]:
+    for subject in relays[:1] + peers[1:] if options.only in (None, "idle") else []:
         findings.idle[subject.name] = bench.idle(subject, idle_connections())
-    if relays:
+    if relays and options.only in (None, "replace"):
         findings.replace_load = REPLACE.name
         findings.replace = bench.replace(relays[0], REPLACE)
     return findings
@@ -189,6 +193,9 @@ def main() -> int:
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     os.environ["LC_ALL"] = "C.UTF-8"
     raise_file_limit()
+    if options.realtime and os.geteuid() != 0:
+        print("dev/bench: --realtime needs root", file=sys.stderr)
+        return 2
     try:
         with tempfile.TemporaryDirectory(prefix="relayd-bench-") as directory:
             findings = measure(options, Path(directory))
@@ -199,7 +206,8 @@ def main() -> int:
         return 130
     text = report.render(findings)
     options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / f"{date.today().isoformat()}{'-quick' if options.quick else ''}.md"
+    marks = [date.today().isoformat(), "quick" if options.quick else "", options.only or ""]
+    path = options.results / ("-".join(mark for mark in marks if mark) + ".md")
     path.write_text(text)
     say("\n" + text)
     say(f"written to {path}")

@@ -5,6 +5,7 @@ of a real relay over real sockets. Run by `dev/bench --self-test`.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,12 @@ PREAMBLE = """function (channel, data) {
     const fault = n === 5000, found = channels[channel]
     const pass = (text) => found.server.send('from:data: ' + channel + delimiter + text)
 """
-CASES = [  # name, rest of the body, what the generator must say (None: it must be content)
+CASES = [  # name, rest of the body, pattern of what the generator must say (None: it must be content)
     ("honest", "pass(data); this.send('1')", None),
     ("loses a message", "if (!fault) pass(data); this.send('1')", "was lost, reordered, duplicated or altered"),
     ("doubles a message", "pass(data); if (fault) pass(data); this.send('1')",
-     "was lost, reordered, duplicated or altered"),
+     # The second copy meets the next message's turn, or finds nothing under way.
+     "was lost, reordered, duplicated or altered|got a message that was not sent"),
     ("swaps two messages",
      "if (fault) { globalThis.held = [found, data] } else { pass(data) }\n"
      "if (!fault && globalThis.held?.[0] === found) { pass(held[1]); held = undefined }\nthis.send('1')",
@@ -69,8 +71,8 @@ def main() -> int:
                     status, said = judge(generator, running, PREAMBLE + rest + "\n}")
             except (BenchError, subprocess.TimeoutExpired) as error:
                 status, said = -1, str(error)
-            good = status == 0 if expected is None else status == 1 and expected in said
-            wrong += not good
+            good = status == 0 if expected is None else status == 1 and re.search(expected, said)
+            wrong += 0 if good else 1
             print(f"{'ok  ' if good else 'FAIL'} a relay that {name}: {said or 'accepted'}" if expected
                   else f"{'ok  ' if good else 'FAIL'} an honest relay: {said or 'accepted'}", flush=True)
     print(f"{len(CASES) - wrong} of {len(CASES)} judged rightly")

@@ -35,11 +35,14 @@ def cores() -> tuple[int | None, int | None]:
     return (available[0], available[1]) if len(available) > 1 else (None, None)
 
 
-def prepare_child(core: int | None):
-    """A child that is pinned to `core` and that the kernel ends if this process dies without ending it."""
+def prepare_child(core: int | None, is_realtime: bool):
+    """A child that is pinned to `core`, goes before all ordinary processes if `is_realtime`, and that the kernel ends if
+    this process dies without ending it."""
 
     def prepare() -> None:
         libc.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+        if is_realtime:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         if core is not None:
             os.sched_setaffinity(0, {core})
 
@@ -63,7 +66,7 @@ class Subject:
 class Running:
     """A started subject: `url`, `pid`. A context manager; leaving it ends the process and waits for it."""
 
-    def __init__(self, subject: Subject, directory: Path, core: int | None):
+    def __init__(self, subject: Subject, directory: Path, core: int | None, is_realtime: bool = False):
         self.subject = subject
         self.directory = directory
         directory.mkdir(parents=True)
@@ -71,7 +74,7 @@ class Running:
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
                 subject.command(directory), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                preexec_fn=prepare_child(core))
+                preexec_fn=prepare_child(core, is_realtime))
         self.pid = self.process.pid
         try:
             self.url = self._wait_until_ready()

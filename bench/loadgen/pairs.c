@@ -1,5 +1,7 @@
+#define _GNU_SOURCE
 #include "pairs.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +22,7 @@ static struct {
     int64_t paceStarted;
     uint64_t paceNext;  // Messages due so far, over all pairs.
     uint64_t delivered;
-    bool isSending, isMeasured;
-    int64_t turn;  // Time that deliveries of this turn count with.
+    bool isSending, isMeasured, isRealtime;
     char *payload;
 } run;
 
@@ -128,12 +129,24 @@ static void set_up(void) {
 /// Lets messages fall due at the fixed rate up to `time`.
 static void pace(int64_t time) {
     const struct load *load = run.load;
-    uint64_t due = (uint64_t)((double)(time - run.paceStarted) / 1e9 * load->messagesPerSecond);
+    // Message number 0 is due at once: at a time t, those with number / rate <= t are.
+    uint64_t due = (uint64_t)((double)(time - run.paceStarted) / 1e9 * load->messagesPerSecond) + 1;
     for (; run.paceNext < due; run.paceNext++) {
         struct pair *pair = &run.pairs[run.paceNext % load->pairs];
         pair->due += 1;
         pump(pair);
     }
+}
+
+/// How long the loop may wait for input. At a fixed rate it spins, because waking up would be less exact than what is
+/// measured; but a real-time process that spins is stopped by the kernel for a while each second, so that one sleeps
+/// until the next message is due (its timers have no slack).
+static int64_t patience(int64_t time) {
+    const struct load *load = run.load;
+    if (load->messagesPerSecond == 0) return 1000000;
+    if (!run.isRealtime) return 0;
+    int64_t wait = run.paceStarted + (int64_t)((double)run.paceNext / load->messagesPerSecond * 1e9) - time;
+    return wait < 0 ? 0 : wait < 1000000 ? wait : 1000000;
 }
 
 static void run_until(int64_t end) {
@@ -143,8 +156,7 @@ static void run_until(int64_t end) {
     for (int64_t time; (time = now()) < end;) {
         if (load->messagesPerSecond > 0) pace(time);
         if (load->everyTurn != NULL) load->everyTurn(time, run.isMeasured);
-        // At a fixed rate the loop spins: waking up would be less exact than what is measured.
-        loop_turn(load->messagesPerSecond > 0 ? 0 : 1000000);
+        loop_turn(patience(time));
         if (run.delivered != delivered) {
             delivered = run.delivered;
             moved = time;
@@ -184,6 +196,7 @@ void pairs_run(const struct load *load, struct measurement *measurement) {
     *measurement = (struct measurement){0};
     run.load = load;
     run.measurement = measurement;
+    run.isRealtime = sched_getscheduler(0) != SCHED_OTHER;
     run.pairs = calloc(load->pairs, sizeof *run.pairs);
     if (run.pairs == NULL) fail(EXIT_LOST, "out of memory");
     make_payload_template(load->payloadBytes);

@@ -10,9 +10,11 @@
 //
 // When it listens it prints `listening ws://127.0.0.1:PORT` on standard output.
 
+import { Console } from 'node:console'
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import { openSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { Writable } from 'node:stream'
 import { parseArgs } from 'node:util'
 
 /** Debian's `ws` first, whichever Node runs this; then whatever the module path has. */
@@ -49,13 +51,24 @@ Object.assign(globalThis, { randomBytes, timingSafeEqual })
 
 const instructions = Object.create(null)
 const usesLogLines = options['log-lines'] === 'on'
-const consoleDescriptor = options.console === undefined ? 1 : openSync(options.console, 'a')
+const terminal = options.console === undefined ? console : consoleOn(options.console)
+
+/** A console that writes to a file as Node's own does where standard output is a file: at once. */
+function consoleOn(path) {
+    const descriptor = openSync(path, 'a')
+    return new Console(new Writable({
+        write(chunk, _, done) {
+            writeSync(descriptor, chunk)
+            done()
+        },
+    }))
+}
 
 function log(socket, text) {
     if (!usesLogLines) return
     const line = `server: ${text}`
     socket.send(line)
-    writeSync(consoleDescriptor, line + '\n')
+    terminal.log(line)
 }
 
 function evaluateInGlobalScope(source) {
