@@ -59,8 +59,8 @@ static int base_collectgarbage(lua_State *L) {
 
 // MARK: load
 
-/// How much text the compiler gets between two ticks. Ordinary source compiles at 4 to 25 ns a byte, but the worst found
-/// is quadratic: 256 KiB of `return a and a and …` took 2.2 s. The last slice of that takes about 5 ms.
+/// How much text the compiler gets between two ticks. Ordinary source compiles at 4 to 25 ns a byte, but the worst
+/// found is quadratic: 256 KiB of `return a and a and …` took 2.2 s. The last slice of that takes about 5 ms.
 #define SLICE_BYTES 256
 /// Units charged for a byte beforehand: what ordinary source costs.
 #define UNITS_PER_SOURCE_BYTE 8
@@ -110,19 +110,23 @@ static bool read_piece_mayraise(lua_State *L, rl_source *source) {
 static const char *read_slice(lua_State *L, void *context, size_t *size) {
     rl_source *source = context;
     *size = 0;
+    uint64_t now = thread_nanoseconds();
     if (source->total > 0) {
-        size_t took = (size_t)((thread_nanoseconds() - source->handedOutAt) / NANOSECONDS_PER_UNIT);
+        size_t took = (size_t)((now - source->handedOutAt) / NANOSECONDS_PER_UNIT);
         if (took > source->charged) rl_tick(L, took - source->charged);
     }
-    if (source->left == 0 && (source->function == 0 || !read_piece_mayraise(L, source))) return NULL;
+    if (source->left == 0) {
+        if (source->function == 0 || !read_piece_mayraise(L, source)) return NULL;
+        now = thread_nanoseconds();  // The script's function is under the hook, not charged here.
+    }
     const char *slice = source->text;
     *size = source->left < SLICE_BYTES ? source->left : SLICE_BYTES;
     source->text += *size;
     source->left -= *size;
     source->total += *size;
     source->charged = *size * UNITS_PER_SOURCE_BYTE;
+    source->handedOutAt = now;
     rl_tick(L, source->charged);
-    source->handedOutAt = thread_nanoseconds();
     return slice;
 }
 

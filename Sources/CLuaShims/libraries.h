@@ -75,8 +75,8 @@ void rl_push_readonly(lua_State *L, const char *name);
 
 /// lua_load for text in memory, in slices, so that rl_tick can stop the compiler: its worst case is quadratic (256 KiB
 /// of `a and a and …` took 2.2 s), and no hook runs in it. Each slice is charged 8 units a byte, and what CPU time the
-/// compiler took beyond that at 2 ns a unit. Binary chunks are refused. Returns lua_load's status; a tick that raises inside
-/// comes back as LUA_ERRRUN with the tick's error value. Does not check RL_MAXIMUM_CHUNK_BYTES.
+/// compiler took beyond that at 2 ns a unit. Binary chunks are refused. Returns lua_load's status; a tick that raises
+/// inside comes back as LUA_ERRRUN with the tick's error value. Does not check RL_MAXIMUM_CHUNK_BYTES.
 ///
 ///     Stack: … → … (function | message)
 int rl_load_text(lua_State *L, const char *text, size_t length, const char *chunkName);

@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import threading
 
 import pytest
@@ -77,7 +78,9 @@ class Feeder(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind is not None:  # The test has failed; whoever waits for the relay waits in vain.
+            self.client.connection.socket.shutdown(socket.SHUT_RDWR)
         self.join()
         self.client.close()
 

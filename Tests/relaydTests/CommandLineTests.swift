@@ -58,7 +58,8 @@ import Testing
     }
 
     @Test func `the accept key is RFC 6455's example`() {
-        #expect(Handshake.accept(for: "dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        #expect(
+            Digest.webSocketAccept(key: Array("dGhlIHNhbXBsZSBub25jZQ==".utf8)) == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
     }
 
     @Test func `every error code, close code and limit is explained, and nothing else`() {

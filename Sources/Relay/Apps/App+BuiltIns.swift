@@ -70,7 +70,7 @@ extension App {
             let version = try add(module: decoded.module, source: decoded.source)
             return try encode(ModuleDescription(module: decoded.module, version: version))
         case .modules, .instructions, .servers, .connections, .channels, .apps:
-            return try list(builtIn)
+            return try list(builtIn, rights)
         case .closeConnection:
             return try runClose(try decode(CloseParameters.self, parameters), rights)
         case .createApp, .removeApp:
@@ -84,7 +84,7 @@ extension App {
         }
     }
 
-    private func list(_ kind: BuiltIn) throws(InstructionError) -> [UInt8] {
+    private func list(_ kind: BuiltIn, _ rights: Rights) throws(InstructionError) -> [UInt8] {
         switch kind {
         case .modules:
             let modules = set.modules.sorted { $0.key < $1.key }
@@ -103,7 +103,8 @@ extension App {
             let open = connections.values.filter(\.lifecycle.isOpen).sorted { $0.id.rawValue < $1.id.rawValue }
             return try encode(open.map { ConnectionDescription($0, now: loop.now) })
         case .apps:
-            return try encode(shared.apps.all.map { AppDescription(app: $0.name, loop: $0.loop) })
+            let visible = shared.apps.all.filter { rights.isRelayAdmin || $0.name == name }
+            return try encode(visible.map { AppDescription(app: $0.name, loop: $0.loop) })
         case .channels:
             return Array("[]".utf8)  // A channel is made by relay.connect, which no script of this version has.
         default:

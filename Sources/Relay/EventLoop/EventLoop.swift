@@ -253,6 +253,7 @@ final class EventLoop: @unchecked Sendable {
             return remove(connection)
         }
         connection.arrived(on: self)
+        if isDraining, !connection.lifecycle.isDead { connection.drain(at: now) }
     }
 
     private func closeRouted(_ id: ConnectionID, _ code: CloseCode, _ reason: String) {

@@ -15,12 +15,14 @@ package enum TextEncoding {
 
     /// base64url without padding (RFC 4648 §5).
     package static func base64URL(_ bytes: [UInt8]) -> String {
-        encode(bytes, alphabet: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", pads: false)
-    }
-
-    /// base64 with padding (RFC 4648 §4), as `Sec-WebSocket-Accept` has it.
-    package static func base64(_ bytes: [UInt8]) -> String {
-        encode(bytes, alphabet: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", pads: true)
+        let characters = Base64.encode(bytes).utf8.lazy.filter { $0 != UInt8(ascii: "=") }.map { character in
+            switch character {
+            case UInt8(ascii: "+"): UInt8(ascii: "-")
+            case UInt8(ascii: "/"): UInt8(ascii: "_")
+            default: character
+            }
+        }
+        return String(decoding: Array(characters), as: UTF8.self)
     }
 
     /// Reads base64url without padding; nil for anything else, bits set beyond the last byte included, so that one
@@ -58,29 +60,5 @@ package enum TextEncoding {
 
     private static func hexDigit(_ value: UInt8) -> UInt8 {
         value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
-    }
-
-    private static func encode(_ bytes: [UInt8], alphabet: StaticString, pads: Bool) -> String {
-        String(unsafeUninitializedCapacity: (bytes.count + 2) / 3 * 4) { buffer in
-            alphabet.withUTF8Buffer { alphabet in
-                var written = 0
-                var start = 0
-                while start < bytes.count {
-                    let taken = min(3, bytes.count - start)
-                    var bits: UInt32 = 0
-                    for offset in 0..<3 {
-                        bits = bits << 8 | (offset < taken ? UInt32(bytes[start + offset]) : 0)
-                    }
-                    for position in 0..<4 where position <= taken || pads {
-                        let isPadding = position > taken
-                        buffer[written] =
-                            isPadding ? UInt8(ascii: "=") : alphabet[Int(bits >> (18 - 6 * position) & 63)]
-                        written += 1
-                    }
-                    start += taken
-                }
-                return written
-            }
-        }
     }
 }

@@ -178,9 +178,12 @@ extension Connection {
         disconnect(code: closeCode, reason: closeReason)
     }
 
-    /// The relay drains: leave at `deadline`, with 1012.
+    /// The relay drains: leave at `deadline`, with 1012; who is not in yet stays out.
     func drain(at deadline: UInt64) {
-        guard !lifecycle.isBeforeOpen else { return }
+        if lifecycle.isSecuring { return disconnect(code: .serviceRestart, reason: "") }
+        if lifecycle.isBeforeOpen {
+            return refuse(.serviceUnavailable, Refusal.draining.reason, headers: [("Retry-After", "5")])
+        }
         deadlines.drain = deadline
         updateTimer()
     }

@@ -72,6 +72,8 @@ final class Connection {
     func start(refusal: Refusal?) {
         reader.maximumMessageBytes = loop.limits.messageBytes
         isAdmin = listener.isAdmin
+        // Without a session (no memory for one) a connection to a TLS listener must not be taken for a plain one.
+        guard listener.isSecure == (secure != nil) else { return disconnect(code: .tryAgainLater, reason: "") }
         guard let refusal else { return updateTimer() }
         guard secure == nil else { return disconnect(code: .tryAgainLater, reason: refusal.reason) }
         refuse(.serviceUnavailable, refusal.reason, headers: [("Retry-After", "5")])

@@ -2,8 +2,8 @@ extension Digest {
     /// What `Sec-WebSocket-Accept` answers to a `Sec-WebSocket-Key`: base64 of SHA-1 of the key and a fixed GUID
     /// (RFC 6455 §4.2.2). It proves that the server understood a WebSocket handshake, nothing else.
     package static func webSocketAccept(key: [UInt8]) -> String {
-        let text = key + Array("258EAFA5-E914-47DA-95CA-C5AB0DC85B11".utf8)
-        return TextEncoding.base64(text.withUnsafeBytes { sha1($0) })
+        let guid = WebSocketUpgrade.acceptGUID.withUTF8Buffer { Array($0) }
+        return Base64.encode((key + guid).withUnsafeBytes { sha1($0) })
     }
 
     /// Two texts, compared without telling where they differ.

@@ -3,14 +3,12 @@ import Relay
 /// The client's side of the opening handshake (RFC 6455 §4.1) over a connected stream.
 enum Handshake {
     private static let maximumHeadBytes = 16 << 10
-    /// RFC 6455 §1.3.
-    private static let acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
     /// Upgrades the stream; returns the bytes that came behind the relay's answer.
     static func perform(
         over stream: any ByteStream, url: RelayURL, deadline: Deadline
     ) throws(ClientFailure) -> [UInt8] {
-        let key = TextEncoding.base64(SecureRandom.bytes(16))
+        let key = Base64.encode(SecureRandom.bytes(16))
         let request = ClientHandshake.encodeRequest(target: url.target, host: url.hostField, key: key)
         if let reason = request.withUnsafeBytes({ stream.write($0, deadline: deadline) }) {
             throw .unreachable("Cannot speak to \(url): \(reason).")
@@ -23,7 +21,7 @@ enum Handshake {
             case .head(let head, let length):
                 let rest = Array(received[length...])
                 guard head.status == 101 else { throw refusal(head, rest, url) }
-                guard head.isUpgrade(accept: accept(for: key)), head.values(of: "sec-websocket-protocol").isEmpty else {
+                guard head.isUpgrade(accept: Digest.webSocketAccept(key: Array(key.utf8))), head.values(of: "sec-websocket-protocol").isEmpty else {
                     throw notRelay(url, "its answer to the WebSocket handshake is wrong")
                 }
                 return rest
@@ -39,11 +37,6 @@ enum Handshake {
             case .failed(let reason): throw .unreachable("Cannot speak to \(url): \(reason).")
             }
         }
-    }
-
-    /// What must stand in Sec-WebSocket-Accept.
-    static func accept(for key: String) -> String {
-        TextEncoding.base64(Array((key + acceptGUID).utf8).withUnsafeBytes { Digest.sha1($0) })
     }
 
     private static func notRelay(_ url: RelayURL, _ reason: String) -> ClientFailure {

@@ -50,7 +50,9 @@ assert(string.format("%-12p|", 1) == "(null)      |")
 assert(#string.format("%99.99f", -1e308) >= 100)
 assert(string.format("%q", 'a"b\\c\nd\0e\r1') == '"a\\"b\\\\c\\\nd\\0e\\0131"')
 assert(string.format("%q", 1 / 0) == "1e9999" and string.format("%q", math.mininteger) == "0x8000000000000000")
-for _, value in ipairs {0.1, 1e300, -0.0, 255, math.mininteger, math.maxinteger, 1 / 0, "x\1272\r\n\"\\\0" .. "7", true} do
+for _, value in ipairs {
+  0.1, 1e300, -0.0, 255, math.mininteger, math.maxinteger, 1 / 0, "x\1272\r\n\"\\\0" .. "7", true,
+} do
   assert(load("return " .. string.format("%q", value))() == value)
 end
 fails("no value", string.format, "%d")
