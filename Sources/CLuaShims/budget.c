@@ -63,8 +63,8 @@ static void stop_for_time(rl_engine *e, lua_State *L, int64_t end) {
         rl_stop_because(L, rl_code_memory, "memory exceeded: the app's state holds its limit of %zu bytes "
                         "(scriptMemory), and the script ran on", e->budgets.memory_bytes);
     } else if (e->phase != rl_phase_serving) {
-        rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g ms, the time in which a text must load "
-                        "(loadTime)", (double)e->budgets.load_nanoseconds / 1e6);
+        rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g ms, the time in which a text "
+                        "must load (loadTime)", (double)e->budgets.load_nanoseconds / 1e6);
     } else if (end >= e->call_deadline) {
         rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g s in all (callTime)",
                         (double)e->budgets.call_nanoseconds / 1e9);

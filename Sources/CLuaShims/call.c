@@ -57,7 +57,7 @@ static void read_refusal_mayraise(lua_State *L, rl_engine *e) {
     const char *reason = "Forbidden";
     if (!lua_isnil(L, 3)) reason = lua_tolstring(L, 3, &count);
     if (reason == NULL || !rl_is_utf8(reason, count)) luaL_error(L, "a handshake hook's reason is a text in UTF-8");
-    if (count > sizeof(e->reason)) luaL_error(L, "a handshake hook's reason has at most %d bytes", (int)sizeof(e->reason));
+    if (count > sizeof(e->reason)) luaL_error(L, "a handshake hook's reason has more than 256 bytes");
     for (size_t i = 0; i < count; i++) {  // It ends up in a line of HTTP.
         e->reason[i] = (unsigned char)reason[i] < 0x20 || reason[i] == 0x7F ? ' ' : reason[i];
     }
@@ -109,10 +109,9 @@ static int enter(lua_State *L) {
         const char *text = lua_tolstring(L, 1, &count);
         if (rl_load_text(L, text, count, name) != LUA_OK) {
             lua_pop(L, 1);
-            if (rl_load_text(L, text + 7, count - 7, name) != LUA_OK) {
-                e->raising = rl_code_compile;
-                return lua_error(L);
-            }
+            int status = rl_load_text(L, text + 7, count - 7, name);
+            if (status == LUA_ERRSYNTAX) e->raising = rl_code_compile;
+            if (status != LUA_OK) return lua_error(L);
         }
         lua_remove(L, 1);  // Stack: chunk
     } else if (e->request.kind != rl_call_timer) {
@@ -197,6 +196,7 @@ const rl_outcome *rl_timer_fired(rl_engine *e, uint64_t timer) {
     int type = lua_rawgeti(L, -1, (lua_Integer)timer);  // Stack: timers (function | repeating | sleeper | nil)
     if (type == LUA_TLIGHTUSERDATA) {
         rl_call_state *call = lua_touserdata(L, -1);
+        bool isUnattended = call->kind == rl_call_timer;
         rl_forget_timer(L, timer);
         lua_pop(L, 2);
         if (call->is_overdue || rl_now() >= call->deadline) {
@@ -205,7 +205,7 @@ const rl_outcome *rl_timer_fired(rl_engine *e, uint64_t timer) {
             ended = rl_run(e, call, 0);
         }
         if (ended->status == rl_status_suspended) ended = NULL;
-        if (ended != NULL && ended->call == 0) {  // A timer's function that slept: no caller waits for it.
+        if (ended != NULL && isUnattended) {  // A timer's function that slept: no caller waits for it.
             if (ended->status == rl_status_failed) e->host.unattended_failure(e->host.context, ended);
             ended = NULL;
         }

@@ -71,7 +71,7 @@ static int send_mayraise(lua_State *L, bool isText) {
     const char *message = luaL_checklstring(L, 2, &count);
     if (e->phase == rl_phase_loading) rl_check_serving_mayraise(L, isText ? "conn:send" : "conn:sendBinary");
     if (isText && !rl_is_utf8(message, count)) {
-        return luaL_argerror(L, 2, "a text message must be valid UTF-8 (use conn:sendBinary for bytes)");
+        return luaL_argerror(L, 2, "a text message must be valid UTF-8 (for bytes there is conn:sendBinary)");
     }
     // An empty message is not free: its frame header is counted.
     if (!spend_output(L, e, count > 0 ? count : 2)) return rl_leave_mayraise(L);
@@ -95,7 +95,8 @@ static int close_connection(lua_State *L) {
     lua_Integer code = luaL_optinteger(L, 2, 1000);
     size_t count = 0;
     const char *reason = luaL_optlstring(L, 3, "", &count);
-    luaL_argcheck(L, may_close_with(code), 2, "a close code is 1000, 1001, 1003, 1007 to 1009, 1011 to 1013 or 3000 to 4999");
+    luaL_argcheck(L, may_close_with(code), 2,
+                  "a close code is 1000, 1001, 1003, 1007 to 1009, 1011 to 1013 or 3000 to 4999");
     luaL_argcheck(L, count <= 123, 3, "a close reason has at most 123 bytes");
     luaL_argcheck(L, rl_is_utf8(reason, count), 3, "a close reason must be valid UTF-8");
     bool closed = !connection->is_forgotten

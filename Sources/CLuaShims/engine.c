@@ -94,6 +94,8 @@ void rl_engine_destroy(rl_engine *e) {
 
 // MARK: Settings
 
+void rl_engine_set_context(rl_engine *e, void *context) { e->host.context = context; }
+
 void rl_engine_set_budgets(rl_engine *e, const rl_budgets *budgets) { e->budgets = *budgets; }
 
 size_t rl_engine_memory_bytes(const rl_engine *e) { return e->memory_used; }

@@ -188,6 +188,13 @@ int rl_resume(rl_engine *e, lua_State *thread, lua_State *from, int arguments, i
 /// Runs the pending to-be-closed variables of a thread that failed; answers false where it went wrong again.
 bool rl_close_thread(rl_engine *e, lua_State *thread);
 
+// MARK: environment.c
+/// Stack: … → … environment removed
+void rl_push_environment_mayraise(lua_State *L);
+/// Copies what a unit has assigned into the globals, and makes the environment one with them.
+/// Stack: … environment removed → … G
+void rl_commit_environment_mayraise(lua_State *L);
+
 // MARK: failure.c
 /// Fills the outcome from a thread that failed with `status`, or was stopped.
 void rl_describe_failure(rl_engine *e, lua_State *failed, int status);

@@ -15,7 +15,8 @@
 #define RL_HUGE_BYTES ((size_t)4 << 20)
 
 /// The hook period that the living large strings ask for: 1000 instructions of ordinary work are 2 to 10 µs. Measured
-/// on a loop of additions, a period of 100 costs 9 %, 1000 costs less than the noise, 10 more than half.
+/// on a loop of 200 million additions, best of 18 runs: against a period of 10 000, which costs nothing, 1000 costs
+/// 1 %, 100 costs 9 %, 10 costs 84 %.
 static int period_for(const rl_engine *e) {
     size_t largest = e->large_overflow ? RL_HUGE_BYTES : 0;
     for (int i = 0; i < e->large_count; i++) {

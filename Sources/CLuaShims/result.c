@@ -26,8 +26,8 @@ static char *reserve_mayraise(lua_State *L, rl_engine *e, size_t count) {
 
 static void check_size_mayraise(lua_State *L, rl_engine *e, size_t count) {
     if (count <= e->budgets.output_bytes) return;
-    rl_raise(L, rl_code_output, "output exceeded: the result has %d bytes as JSON, more than one call may send (outputBytesPerCall)",
-             (int)count);
+    rl_raise(L, rl_code_output, "output exceeded: the result has %d bytes as JSON, more than one call may send "
+             "(outputBytesPerCall)", (int)count);
 }
 
 /// How many bytes a string takes as JSON, quotes included.
@@ -36,7 +36,7 @@ static size_t quoted_size(const char *text, size_t count) {
     for (size_t i = 0; i < count; i++) {
         unsigned char byte = (unsigned char)text[i];
         if (byte == '"' || byte == '\\') size += 1;
-        else if (byte < 0x20) size += byte == '\n' || byte == '\r' || byte == '\t' || byte == '\b' || byte == '\f' ? 1 : 5;
+        else if (byte < 0x20) size += byte == '\v' || byte < '\b' || byte > '\r' ? 5 : 1;  // \b \t \n \f \r are short.
     }
     return size;
 }
@@ -90,7 +90,8 @@ static rl_bytes encode_number_mayraise(lua_State *L, rl_engine *e, int index) {
         count = snprintf(out, 40, "%lld", (long long)lua_tointeger(L, index));
     } else {
         double value = lua_tonumber(L, index);
-        if (!isfinite(value)) luaL_error(L, "the result is %s, which JSON cannot carry", isnan(value) ? "NaN" : "infinite");
+        if (isnan(value)) luaL_error(L, "the result is NaN, which JSON cannot carry");
+        if (isinf(value)) luaL_error(L, "the result is infinite, which JSON cannot carry");
         // The shortest of the two that reads back as the same number.
         count = snprintf(out, 40, "%.15g", value);
         if (strtod(out, NULL) != value) count = snprintf(out, 40, "%.17g", value);

@@ -1,9 +1,9 @@
 // Changes: a text is compiled and run aside; what it assigns and registers is held back until the relay commits it.
 //
 // A unit is a table in the units slot, by its id:
-//   [RL_UNIT_ENVIRONMENT] what the text assigned, reading through to the globals
-//   [RL_UNIT_CHUNK]       the compiled text: its one upvalue is the _ENV of all its functions
-//   [RL_UNIT_ENTRIES]     registrations, RL_ENTRY_SIZE slots each
+//   [RL_UNIT_ENVIRONMENT], [RL_UNIT_REMOVED] what the text has assigned, and the globals that it has set to nil
+//   [RL_UNIT_CHUNK] the compiled text: its one upvalue is the _ENV of all its functions
+//   [RL_UNIT_ENTRIES] registrations, RL_ENTRY_SIZE slots each
 //   [RL_UNIT_MODULE], [RL_UNIT_VALUE] a module's name and what it returned
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +11,22 @@
 
 #include "engine.h"
 
-enum { RL_UNIT_ENVIRONMENT = 1, RL_UNIT_CHUNK, RL_UNIT_ENTRIES, RL_UNIT_MODULE, RL_UNIT_VALUE };
-enum { RL_ENTRY_IS_HOOK = 1, RL_ENTRY_IS_PUBLIC, RL_ENTRY_NAME, RL_ENTRY_SUMMARY, RL_ENTRY_FUNCTION, RL_ENTRY_SIZE = 5 };
+enum {
+    RL_UNIT_ENVIRONMENT = 1,
+    RL_UNIT_REMOVED,
+    RL_UNIT_CHUNK,
+    RL_UNIT_ENTRIES,
+    RL_UNIT_MODULE,
+    RL_UNIT_VALUE,
+};
+enum {
+    RL_ENTRY_IS_HOOK = 1,
+    RL_ENTRY_IS_PUBLIC,
+    RL_ENTRY_NAME,
+    RL_ENTRY_SUMMARY,
+    RL_ENTRY_FUNCTION,
+    RL_ENTRY_SIZE = 5,
+};
 
 typedef struct stage_request {
     rl_unit_kind kind;
@@ -64,7 +78,7 @@ static size_t line_of(const char *text, const char *at) {
 /// Refuses what cannot be Lua text, with a sentence.
 static void check_text_mayraise(lua_State *L, const char *name, const char *text, size_t count) {
     if (count > 0 && text[0] == 0x1B) {
-        rl_raise(L, rl_code_compile, "%s:1: this is a binary chunk (its first byte is 0x1B): only Lua text is taken", name);
+        rl_raise(L, rl_code_compile, "%s:1: this is a binary chunk (its first byte is 0x1B), only text is taken", name);
     }
     const char *zero = memchr(text, 0, count);
     if (zero != NULL) {
@@ -150,8 +164,8 @@ static int finish_stage(lua_State *L, int status, lua_KContext context) {
         if (!lua_isfunction(L, 2)) {
             char name[LUA_IDSIZE];
             snprintf(name, sizeof(name), "%.*s", (int)request->name.count, request->name.start);
-            rl_raise(L, rl_code_compile, "%s:1: the body must be a function, as in function(conn) ... end, not a %s", name,
-                     luaL_typename(L, 2));
+            rl_raise(L, rl_code_compile, "%s:1: the body must be a function, as in function(conn) ... end, not a %s",
+                     name, luaL_typename(L, 2));
         }
         lua_pushlstring(L, request->name.start, request->name.count);
         lua_pushliteral(L, "");
@@ -172,13 +186,12 @@ static int enter_stage(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
     stage_request *request = lua_touserdata(L, 1);
     lua_settop(L, 0);
-    lua_createtable(L, 5, 0);  // Stack: unit
+    lua_createtable(L, RL_UNIT_VALUE, 0);  // Stack: unit
     rl_push_slot(L, e, rl_slot_units);
     lua_pushvalue(L, 1);
     lua_rawseti(L, -2, e->unit);
-    rl_push_slot(L, e, rl_slot_globals);
-    rl_push_slot(L, e, rl_slot_libraries);
-    rl_make_staging(L);  // Stack: unit units G libs staging
+    rl_push_environment_mayraise(L);  // Stack: unit units environment removed
+    lua_rawseti(L, 1, RL_UNIT_REMOVED);
     lua_pushvalue(L, -1);
     lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);  // What chunks get as _ENV, the script's own loads too.
     lua_rawseti(L, 1, RL_UNIT_ENVIRONMENT);
@@ -276,11 +289,11 @@ const rl_outcome *rl_unit_reload(rl_engine *e, int32_t unit, int64_t previous_ge
     e->unit = unit;
     set_environment(e, unit);
     for (size_t i = 0; rl_unit_registration(e, unit, i, &registration); i++) {
-        if (!registration.is_hook || registration.name.count != 6 || memcmp(registration.name.start, "reload", 6) != 0) {
-            continue;
-        }
-        rl_request request = {.kind = rl_call_reload, .function = registration.function, .number = previous_generation};
-        if (rl_call(e, &request)->status != rl_status_returned) break;
+        rl_bytes name = registration.name;
+        bool isReload = registration.is_hook && name.count == 6 && memcmp(name.start, "reload", 6) == 0;
+        rl_request request = {
+            .kind = rl_call_reload, .function = registration.function, .number = previous_generation};
+        if (isReload && rl_call(e, &request)->status != rl_status_returned) break;
     }
     e->phase = rl_phase_serving;
     e->unit = 0;
@@ -299,32 +312,14 @@ static int commit(lua_State *L) {
     if (lua_rawget(L, -2) != LUA_TTABLE) return 0;
     lua_replace(L, 1);
     lua_settop(L, 1);
-    rl_push_slot(L, e, rl_slot_globals);
-    lua_rawgeti(L, 1, RL_UNIT_ENVIRONMENT);  // Stack: unit G staging
-    lua_pushnil(L);
-    while (lua_next(L, 3)) {  // Stack: unit G staging key value
-        lua_pushvalue(L, 4);
-        lua_pushvalue(L, 5);
-        lua_rawset(L, 2);
-        lua_pushvalue(L, 4);
-        lua_pushnil(L);
-        lua_rawset(L, 3);
-        lua_pop(L, 1);
-    }
+    lua_rawgeti(L, 1, RL_UNIT_ENVIRONMENT);
+    lua_rawgeti(L, 1, RL_UNIT_REMOVED);
+    rl_commit_environment_mayraise(L);  // Stack: unit G
     // All functions of the text share the chunk's _ENV: now it is the globals.
     lua_rawgeti(L, 1, RL_UNIT_CHUNK);
-    lua_pushvalue(L, 2);
-    lua_setupvalue(L, -2, 1);
-    // Who kept the table itself (_ENV as a value, chunks of load) reads and writes through it from now on.
-    lua_createtable(L, 0, 3);
-    lua_pushvalue(L, 2);
-    lua_setfield(L, -2, "__index");
-    lua_pushvalue(L, 2);
-    lua_setfield(L, -2, "__newindex");
-    lua_pushboolean(L, false);
-    lua_setfield(L, -2, "__metatable");
-    lua_setmetatable(L, 3);
-    if (lua_rawgeti(L, 1, RL_UNIT_MODULE) == LUA_TSTRING) {  // Stack: unit G staging chunk name
+    lua_insert(L, -2);
+    lua_setupvalue(L, -2, 1);  // Stack: unit chunk
+    if (lua_rawgeti(L, 1, RL_UNIT_MODULE) == LUA_TSTRING) {  // Stack: unit chunk name
         rl_push_slot(L, e, rl_slot_modules);
         lua_insert(L, -2);
         lua_rawgeti(L, 1, RL_UNIT_VALUE);

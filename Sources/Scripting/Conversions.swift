@@ -100,7 +100,8 @@ extension ScriptBudgets {
     var lowered: rl_budgets {
         rl_budgets(
             burst_nanoseconds: burst.nanoseconds, call_nanoseconds: callTime.nanoseconds,
-            load_nanoseconds: loadTime.nanoseconds, memory_bytes: max(0, memoryBytes), output_bytes: max(0, outputBytesPerCall))
+            load_nanoseconds: loadTime.nanoseconds, memory_bytes: max(0, memoryBytes),
+            output_bytes: max(0, outputBytesPerCall))
     }
 }
 

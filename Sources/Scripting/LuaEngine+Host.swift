@@ -4,135 +4,141 @@ import Relay
 // What C calls while a script runs. Each function takes the engine's address first, answers by value, raises nothing,
 // and calls nothing of the C engine but rl_list_append: an engine is never entered again from inside.
 
-/// SAFETY: `context` is the engine that `LuaEngine.init` gave; it lives, since it is making the call.
-private func withHost<Result>(_ context: UnsafeMutableRawPointer?, _ body: (any EngineHost) -> Result) -> Result {
-    Unmanaged<LuaEngine>.fromOpaque(context!)._withUnsafeGuaranteedRef { body($0.host) }
-}
-
 extension LuaEngine {
-    static func hostFunctions(context: UnsafeMutableRawPointer) -> rl_host {
-        var functions = rl_host()
-        functions.context = context
-        addConnections(to: &functions)
-        addServers(to: &functions)
-        addTimers(to: &functions)
-        addReports(to: &functions)
-        addFacilities(to: &functions)
-        return functions
-    }
-
-    private static func addConnections(to functions: inout rl_host) {
-        functions.send = { context, connection, bytes, isText in
-            withHost(context) {
-                $0.send(bytes.raw, isText: isText, to: ConnectionID(rawValue: connection)).rawValue
-            }
-        }
-        functions.close = { context, connection, code, reason in
-            withHost(context) { $0.close(ConnectionID(rawValue: connection), code: code, reason: reason.string) }
-        }
-        functions.is_open = { context, connection in
-            withHost(context) { $0.isOpen(ConnectionID(rawValue: connection)) }
-        }
-        functions.facts = { context, connection, facts, strings in
-            withHost(context) { host in
-                guard let known = host.facts(of: ConnectionID(rawValue: connection)) else { return false }
-                facts!.pointee = rl_facts(
-                    remote_port: Int32(truncatingIfNeeded: known.remotePort), port: Int32(truncatingIfNeeded: known.port),
-                    is_admin: known.isAdmin, has_subprotocol: known.subprotocol != nil, has_tls: known.tls != nil)
-                append(known.app, to: strings)
-                append(known.remoteAddress, to: strings)
-                append(known.path, to: strings)
-                append(known.query, to: strings)
-                append(known.subprotocol ?? "", to: strings)
-                append(known.tls ?? "", to: strings)
-                for (name, value) in known.headers {
-                    append(name, to: strings)
-                    append(value, to: strings)
-                }
-                return true
-            }
-        }
-    }
-
-    private static func addServers(to functions: inout rl_host) {
-        functions.install = { context, server, connection, replaces, code in
-            withHost(context) { host in
-                let refusal = host.install(
-                    server: ServerID(server!.pointee), connection: ConnectionID(rawValue: connection),
-                    options: ServerOptions(replaces: replaces))
-                guard let refusal else { return true }
-                append(refusal.rawValue, to: code)
-                return false
-            }
-        }
-        functions.uninstall = { context, server in
-            withHost(context) { $0.uninstall(server: ServerID(server!.pointee)) }
-        }
-        functions.server = { context, server in
-            withHost(context) { $0.server(ServerID(server!.pointee))?.rawValue ?? 0 }
-        }
-    }
-
-    private static func addTimers(to functions: inout rl_host) {
-        functions.schedule = { context, seconds, repeats, timer in
-            withHost(context) { host in
-                guard let id = host.schedule(after: .seconds(seconds), repeats: repeats) else { return false }
-                timer!.pointee = id.rawValue
-                return true
-            }
-        }
-        functions.cancel = { context, timer in
-            withHost(context) { $0.cancel(ScriptTimerID(rawValue: timer)) }
-        }
-    }
-
-    private static func addReports(to functions: inout rl_host) {
-        functions.unattended_failure = { context, outcome in
-            Unmanaged<LuaEngine>.fromOpaque(context!)._withUnsafeGuaranteedRef { engine in
-                engine.host.unattendedFailure(engine.failure(outcome!, name: .unattended))
-            }
-        }
-        functions.log = { context, level, message, fields, count in
-            let fields = UnsafeBufferPointer(start: fields, count: count)
-            let pairs = stride(from: 0, to: count, by: 2).map { at in
-                (name: fields[at].string, value: fields[at + 1].string)
-            }
-            withHost(context) {
-                $0.log(level: ScriptLogLevel(rawValue: level) ?? .info, message: message.string, fields: pairs)
-            }
-        }
-    }
-
-    private static func addFacilities(to functions: inout rl_host) {
-        functions.wall_clock = { context in withHost(context) { $0.wallClockSeconds() } }
-        functions.monotonic = { context in withHost(context) { $0.monotonicSeconds() } }
-        functions.random_bytes = { context, bytes, count in
-            let random = withHost(context) { $0.randomBytes(count) }
-            copy(random, to: bytes, count: count)
-        }
-        functions.sha256 = { context, bytes, digest in
-            let result = withHost(context) { $0.sha256(bytes.raw) }
-            copy(result, to: digest, count: 32)
-        }
-        functions.hmac_sha256 = { context, key, bytes, digest in
-            let result = withHost(context) { $0.hmacSHA256(key: key.raw, bytes.raw) }
-            copy(result, to: digest, count: 32)
-        }
-        functions.equal = { context, a, b in withHost(context) { $0.constantTimeEqual(a.raw, b.raw) } }
-        functions.config = { context, json in append(withHost(context) { $0.configJSON }, to: json) }
+    static var hostFunctions: rl_host {
+        rl_host(
+            context: nil, send: send, close: close, is_open: isOpen, facts: facts, install: install,
+            uninstall: uninstall, server: server, schedule: schedule, cancel: cancel,
+            unattended_failure: unattendedFailure, log: log,
+            wall_clock: { context in withHost(context) { $0.wallClockSeconds() } },
+            monotonic: { context in withHost(context) { $0.monotonicSeconds() } },
+            random_bytes: { context, bytes, count in
+                copy(withHost(context) { $0.randomBytes(count) }, to: bytes, count: count)
+            },
+            sha256: { context, bytes, digest in
+                copy(withHost(context) { $0.sha256(bytes.raw) }, to: digest, count: 32)
+            },
+            hmac_sha256: { context, key, bytes, digest in
+                copy(withHost(context) { $0.hmacSHA256(key: key.raw, bytes.raw) }, to: digest, count: 32)
+            },
+            equal: { context, a, b in withHost(context) { $0.constantTimeEqual(a.raw, b.raw) } },
+            config: { context, json in append(withHost(context) { $0.configJSON }, to: json) })
     }
 }
+
+private typealias Context = UnsafeMutableRawPointer?
+
+private func withEngine<Result>(_ context: Context, _ body: (LuaEngine) -> Result) -> Result {
+    guard let context else { preconditionFailure("a host function was called before LuaEngine.init was done") }
+    // SAFETY: `context` is the engine that `LuaEngine.init` gave; it lives, since it is making the call.
+    return Unmanaged<LuaEngine>.fromOpaque(context)._withUnsafeGuaranteedRef(body)
+}
+
+private func withHost<Result>(_ context: Context, _ body: (any EngineHost) -> Result) -> Result {
+    withEngine(context) { body($0.host) }
+}
+
+// MARK: Connections
+
+private func send(_ context: Context, _ connection: UInt64, _ bytes: rl_bytes, _ isText: Bool) -> Int32 {
+    withHost(context) { $0.send(bytes.raw, isText: isText, to: ConnectionID(rawValue: connection)).rawValue }
+}
+
+private func close(_ context: Context, _ connection: UInt64, _ code: UInt16, _ reason: rl_bytes) -> Bool {
+    withHost(context) { $0.close(ConnectionID(rawValue: connection), code: code, reason: reason.string) }
+}
+
+private func isOpen(_ context: Context, _ connection: UInt64) -> Bool {
+    withHost(context) { $0.isOpen(ConnectionID(rawValue: connection)) }
+}
+
+private func facts(
+    _ context: Context, _ connection: UInt64, _ facts: UnsafeMutablePointer<rl_facts>, _ strings: OpaquePointer
+) -> Bool {
+    guard let known = withHost(context, { $0.facts(of: ConnectionID(rawValue: connection)) }) else { return false }
+    facts.pointee = rl_facts(
+        remote_port: Int32(truncatingIfNeeded: known.remotePort), port: Int32(truncatingIfNeeded: known.port),
+        is_admin: known.isAdmin, has_subprotocol: known.subprotocol != nil, has_tls: known.tls != nil)
+    append(known.app, to: strings)
+    append(known.remoteAddress, to: strings)
+    append(known.path, to: strings)
+    append(known.query, to: strings)
+    append(known.subprotocol ?? "", to: strings)
+    append(known.tls ?? "", to: strings)
+    for (name, value) in known.headers {
+        append(name, to: strings)
+        append(value, to: strings)
+    }
+    return true
+}
+
+// MARK: Servers
+
+private func install(
+    _ context: Context, _ server: UnsafePointer<rl_server>, _ connection: UInt64, _ replaces: Bool, _ code: OpaquePointer
+) -> Bool {
+    let refusal = withHost(context) {
+        $0.install(
+            server: ServerID(server.pointee), connection: ConnectionID(rawValue: connection),
+            options: ServerOptions(replaces: replaces))
+    }
+    guard let refusal else { return true }
+    append(refusal.rawValue, to: code)
+    return false
+}
+
+private func uninstall(_ context: Context, _ server: UnsafePointer<rl_server>) -> Bool {
+    withHost(context) { $0.uninstall(server: ServerID(server.pointee)) }
+}
+
+private func server(_ context: Context, _ server: UnsafePointer<rl_server>) -> UInt64 {
+    withHost(context) { $0.server(ServerID(server.pointee))?.rawValue ?? 0 }
+}
+
+// MARK: Timers
+
+private func schedule(
+    _ context: Context, _ seconds: Double, _ repeats: Bool, _ timer: UnsafeMutablePointer<UInt64>
+) -> Bool {
+    guard let id = withHost(context, { $0.schedule(after: .seconds(seconds), repeats: repeats) }) else { return false }
+    timer.pointee = id.rawValue
+    return true
+}
+
+private func cancel(_ context: Context, _ timer: UInt64) {
+    withHost(context) { $0.cancel(ScriptTimerID(rawValue: timer)) }
+}
+
+// MARK: Reports
+
+private func unattendedFailure(_ context: Context, _ outcome: UnsafePointer<rl_outcome>) {
+    withEngine(context) { $0.host.unattendedFailure($0.failure(outcome, name: .unattended)) }
+}
+
+private func log(
+    _ context: Context, _ level: Int32, _ message: rl_bytes, _ fields: UnsafePointer<rl_bytes>?, _ count: Int
+) {
+    let fields = UnsafeBufferPointer(start: fields, count: count)
+    let pairs = stride(from: 0, to: count, by: 2).map { at in
+        (name: fields[at].string, value: fields[at + 1].string)
+    }
+    withHost(context) {
+        $0.log(level: ScriptLogLevel(rawValue: level) ?? .info, message: message.string, fields: pairs)
+    }
+}
+
+// MARK: Answers
 
 /// A list that had no memory says so itself when C reads it.
-private func append(_ text: String, to list: OpaquePointer?) {
+private func append(_ text: String, to list: OpaquePointer) {
     withBytes(of: text) { _ = rl_list_append(list, $0.start, $0.count) }
 }
 
 /// Hands a digest or random bytes to C. A host that gives another count has a fault that must not become a weak token.
-private func copy(_ bytes: [UInt8], to destination: UnsafeMutablePointer<UInt8>?, count: Int) {
+private func copy(_ bytes: [UInt8], to destination: UnsafeMutablePointer<UInt8>, count: Int) {
     precondition(bytes.count == count, "the host gave \(bytes.count) bytes where \(count) were asked for")
     bytes.withUnsafeBufferPointer { bytes in
         guard let start = bytes.baseAddress else { return }
-        destination!.update(from: start, count: count)
+        destination.update(from: start, count: count)
     }
 }

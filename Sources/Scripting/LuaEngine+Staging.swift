@@ -19,7 +19,7 @@ extension LuaEngine {
     }
 
     package func runReload(of unit: StagedUnit, previousGeneration: Int) throws(ScriptFailure) {
-        let ended = rl_unit_reload(engine, unit.id, Int64(previousGeneration))!
+        let ended = rl_unit_reload(engine, unit.id, Int64(previousGeneration))
         guard ended.pointee.status == .returned else {
             throw failure(ended, name: .staged(file: nil, instruction: "reload"))
         }
@@ -37,7 +37,7 @@ extension LuaEngine {
         _ kind: rl_unit_kind, name: String, source: rl_bytes, isPublic: Bool, instruction: String?
     ) throws(ScriptFailure) -> StagedUnit {
         var id: Int32 = 0
-        let ended = withBytes(of: name) { rl_stage(engine, kind, $0, source, isPublic, &id)! }
+        let ended = withBytes(of: name) { rl_stage(engine, kind, $0, source, isPublic, &id) }
         guard ended.pointee.status == .returned else {
             throw failure(ended, name: .staged(file: name, instruction: instruction))
         }

@@ -3,15 +3,14 @@ package import Relay
 
 /// One app's Lua state behind Relay's `InstructionEngine` protocol.
 ///
-/// This target holds no Lua: it turns Relay's values into what `CLuaShims` takes and back. Every Lua call that can raise
-/// is made in C, inside a coroutine or under lua_pcall, so that a longjmp never crosses a Swift frame. C comes back
-/// into Swift through `rl_host` (`LuaEngine+Host.swift`), whose functions answer by value.
+/// This target holds no Lua: it turns Relay's values into what `CLuaShims` takes and back. Every Lua call that can
+/// raise is made in C, inside a coroutine or under lua_pcall, so that a longjmp never crosses a Swift frame. C comes
+/// back into Swift through `rl_host` (`LuaEngine+Host.swift`), whose functions answer by value.
 ///
 /// An engine belongs to the thread that uses it, its app's home loop. It does not keep its host alive.
 package final class LuaEngine: InstructionEngine {
     unowned let host: any EngineHost
-    /// The C engine. Set once in `init`, freed in `deinit`.
-    private(set) var engine: OpaquePointer! = nil
+    let engine: OpaquePointer
     /// What calls that sleep are called in errors. A call that ends at once never comes here.
     private var sleepers: [CallID: CallName] = [:]
     private var generation = 0
@@ -27,21 +26,22 @@ package final class LuaEngine: InstructionEngine {
 
     /// Opens a state with the libraries of DESIGN §8. Throws where `budgets.memoryBytes` does not hold them.
     package init(host: any EngineHost, budgets: ScriptBudgets) throws(ScriptFailure) {
-        self.host = host
-        self.budgets = budgets
-        // SAFETY: the C engine calls the host functions only inside of calls that this object makes, so it is alive.
-        var functions = LuaEngine.hostFunctions(context: Unmanaged.passUnretained(self).toOpaque())
+        var functions = LuaEngine.hostFunctions
         var lowered = budgets.lowered
         guard let engine = rl_engine_create(&functions, &lowered) else {
             throw ScriptFailure(
                 code: .memoryExceeded,
                 message: "a Lua state with its libraries needs more than \(budgets.memoryBytes) bytes (scriptMemory)")
         }
+        self.host = host
+        self.budgets = budgets
         self.engine = engine
+        // SAFETY: the C engine calls the host functions only inside of calls that this object makes, so it is alive.
+        rl_engine_set_context(engine, Unmanaged.passUnretained(self).toOpaque())
     }
 
     deinit {
-        if let engine { rl_engine_destroy(engine) }
+        rl_engine_destroy(engine)
     }
 
     // MARK: Calls

@@ -45,6 +45,24 @@ import Testing
         #expect(bench.call("up") == .returned("6"))
     }
 
+    @Test func `assigning nil removes a global, at the commit and not before`() throws {
+        let bench = try Bench()
+        _ = bench.eval("a, b, c = 1, 2, 3")
+        let unit = try bench.stage(
+            """
+            a = nil
+            b = nil assert(b == nil and _G.b == nil) b = 20
+            assert(a == nil and rawget(_G, 'a') == nil)
+            assert(not pcall(load('string = nil')))
+            relay.instruction { 'f', function() c = nil end }
+            """)
+        #expect(bench.eval("{ a, b, c }") == .returned("[1,2,3]"))
+        bench.accept(unit)
+        #expect(bench.eval("{ a == nil, b, c }") == .returned("[true,20,3]"))
+        bench.call("f")
+        #expect(bench.eval("c == nil") == .returned("true"))
+    }
+
     @Test func `a chunk that load made while a script was staged writes to its environment, not to the globals`() throws {
         let bench = try Bench()
         _ = bench.eval("x = 1")

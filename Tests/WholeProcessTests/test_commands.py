@@ -269,16 +269,8 @@ def test_the_demo_loses_nothing_and_closes_nothing(relay):
     assert [entry["app"] for entry in relay.listed("apps")] == ["default"]  # It leaves nothing behind.
 
 
-def test_the_demo_says_so_when_nobody_answers_at_the_place_it_was_given(tmp_path):
-    fails(run_relayd("demo", "--to", f"ws://127.0.0.1:{unused_port()}", cwd=tmp_path), 3)
-
-
 def test_the_demo_starts_a_relay_of_its_own_where_there_is_none(tmp_path):
-    try:
-        socket.create_server(("127.0.0.1", 8087)).close()
-    except OSError:
-        pytest.skip("something listens on port 8087 here")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAYD_")}
-    output = succeeds(run_relayd("demo", cwd=tmp_path, environment=environment))
+    done = run_relayd("demo", "--to", f"ws://127.0.0.1:{unused_port()}", cwd=tmp_path)
+    output = succeeds(done)
     assert "lost      0" in output and "closed    0 sockets" in output
     assert list(tmp_path.iterdir()) == []

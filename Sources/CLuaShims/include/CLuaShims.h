@@ -11,11 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma clang assume_nonnull begin
+
 typedef struct rl_engine rl_engine;
 
 /// Bytes lent to the callee, or by an engine until its next call; not terminated. `start` is NULL where there are none.
 typedef struct rl_bytes {
-    const char *start;
+    const char *_Nullable start;
     size_t count;
 } rl_bytes;
 
@@ -56,7 +58,7 @@ typedef struct rl_outcome {
     rl_bytes traceback;
     /// The hook that failed, for `unattended_failure` from a chain; `start` NULL where it was the call itself.
     rl_bytes hook;
-    /// Whose call it was: the id that rl_call was given; 0 for a timer's.
+    /// Whose call it was: the id that rl_call was given.
     uint64_t call;
 } rl_outcome;
 
@@ -65,7 +67,7 @@ typedef struct rl_outcome {
 /// Strings that a host function hands back. C copies them into Lua when the host function has returned.
 typedef struct rl_list rl_list;
 /// False where memory is out; the list then answers nothing.
-bool rl_list_append(rl_list *list, const char *bytes, size_t count);
+bool rl_list_append(rl_list *list, const char *_Nullable bytes, size_t count);
 
 /// Facts of a connection. The strings come in this order: app, remote address, path, query, subprotocol, TLS version
 /// (empty where the flag is false), then name and value of each header.
@@ -85,33 +87,34 @@ typedef struct rl_server {
 
 typedef struct rl_host {
     /// Handed to every function below as its first argument.
-    void *context;
+    void *_Nullable context;
     /// 0 queued, 1 queued above the high watermark, 2 dropped.
-    int32_t (*send)(void *context, uint64_t connection, rl_bytes bytes, bool is_text);
-    bool (*close)(void *context, uint64_t connection, uint16_t code, rl_bytes reason);
-    bool (*is_open)(void *context, uint64_t connection);
+    int32_t (*send)(void *_Nullable context, uint64_t connection, rl_bytes bytes, bool is_text);
+    bool (*close)(void *_Nullable context, uint64_t connection, uint16_t code, rl_bytes reason);
+    bool (*is_open)(void *_Nullable context, uint64_t connection);
     /// False where the connection is not known.
-    bool (*facts)(void *context, uint64_t connection, rl_facts *facts, rl_list *strings);
+    bool (*facts)(void *_Nullable context, uint64_t connection, rl_facts *facts, rl_list *strings);
     /// True when done; else the code why not is appended to `code`.
-    bool (*install)(void *context, const rl_server *server, uint64_t connection, bool replaces, rl_list *code);
-    bool (*uninstall)(void *context, const rl_server *server);
+    bool (*install)(void *_Nullable context, const rl_server *server, uint64_t connection, bool replaces, rl_list *code);
+    bool (*uninstall)(void *_Nullable context, const rl_server *server);
     /// 0 where no connection is installed under the id.
-    uint64_t (*server)(void *context, const rl_server *server);
+    uint64_t (*server)(void *_Nullable context, const rl_server *server);
     /// False where the app has too many.
-    bool (*schedule)(void *context, double seconds, bool repeats, uint64_t *timer);
-    void (*cancel)(void *context, uint64_t timer);
+    bool (*schedule)(void *_Nullable context, double seconds, bool repeats, uint64_t *timer);
+    void (*cancel)(void *_Nullable context, uint64_t timer);
     /// A function that no caller waits for has failed.
-    void (*unattended_failure)(void *context, const rl_outcome *outcome);
+    void (*unattended_failure)(void *_Nullable context, const rl_outcome *outcome);
     /// `fields` are name, value, name, value …, `count` of them. Level: 0 debug, 1 info, 2 warning, 3 error.
-    void (*log)(void *context, int32_t level, rl_bytes message, const rl_bytes *fields, size_t count);
-    double (*wall_clock)(void *context);
-    double (*monotonic)(void *context);
-    void (*random_bytes)(void *context, uint8_t *bytes, size_t count);
-    void (*sha256)(void *context, rl_bytes bytes, uint8_t digest[32]);
-    void (*hmac_sha256)(void *context, rl_bytes key, rl_bytes bytes, uint8_t digest[32]);
-    bool (*equal)(void *context, rl_bytes a, rl_bytes b);
+    void (*log)(void *_Nullable context, int32_t level, rl_bytes message, const rl_bytes *_Nullable fields, size_t count);
+    double (*wall_clock)(void *_Nullable context);
+    double (*monotonic)(void *_Nullable context);
+    void (*random_bytes)(void *_Nullable context, uint8_t *bytes, size_t count);
+    /// Both write 32 bytes.
+    void (*sha256)(void *_Nullable context, rl_bytes bytes, uint8_t *digest);
+    void (*hmac_sha256)(void *_Nullable context, rl_bytes key, rl_bytes bytes, uint8_t *digest);
+    bool (*equal)(void *_Nullable context, rl_bytes a, rl_bytes b);
     /// Appends one JSON object.
-    void (*config)(void *context, rl_list *json);
+    void (*config)(void *_Nullable context, rl_list *json);
 } rl_host;
 
 // MARK: Life of an engine
@@ -124,8 +127,10 @@ typedef struct rl_budgets {
     size_t output_bytes;
 } rl_budgets;
 
-/// NULL where memory is out, or the budget is too small for the libraries.
-rl_engine *rl_engine_create(const rl_host *host, const rl_budgets *budgets);
+/// NULL where memory is out, or the budget is too small for the libraries. Calls no host function.
+rl_engine *_Nullable rl_engine_create(const rl_host *host, const rl_budgets *budgets);
+/// What host functions get as their context.
+void rl_engine_set_context(rl_engine *engine, void *context);
 /// Frees the state on a thread of its own where that is possible, since a large one takes a while. Calls no host
 /// function any more, from now on.
 void rl_engine_destroy(rl_engine *engine);
@@ -200,5 +205,7 @@ typedef struct rl_request {
 
 const rl_outcome *rl_call(rl_engine *engine, const rl_request *request);
 /// A timer has come due. NULL where no suspended call of `rl_call` ended by it; else how that call ended.
-const rl_outcome *rl_timer_fired(rl_engine *engine, uint64_t timer);
+const rl_outcome *_Nullable rl_timer_fired(rl_engine *engine, uint64_t timer);
 void rl_forget(rl_engine *engine, uint64_t connection);
+
+#pragma clang assume_nonnull end

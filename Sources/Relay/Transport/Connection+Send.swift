@@ -52,8 +52,11 @@ extension Connection {
         isDirty = false
         guard !lifecycle.isDead else { return removeIfDead() }
         if let secure {
-            encrypt(secure)
-            if !sendFailed { transmit(&secure.ciphertext) }
+            // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message.
+            repeat {
+                encrypt(secure)
+                if !sendFailed { transmit(&secure.ciphertext) }
+            } while !outbound.isEmpty && !isSending && !sendFailed
         } else {
             transmit(&outbound)
         }
