@@ -49,7 +49,7 @@ let package = Package(
             name: "RelayTests", dependencies: ["Relay", .product(name: "Logging", package: "swift-log")],
             swiftSettings: settings),
         .testTarget(
-            name: "ScriptingTests", dependencies: ["Scripting", "Relay"], resources: [.copy("Resources")],
+            name: "ScriptingTests", dependencies: ["Scripting", "CLuaShims", "Relay"], resources: [.copy("Resources")],
             swiftSettings: settings),
         .testTarget(
             name: "relaydTests", dependencies: ["relayd", "Relay", .product(name: "Logging", package: "swift-log")],

@@ -69,11 +69,16 @@ static void read_refusal_mayraise(lua_State *L, rl_engine *e) {
 /// A handler may return a line for people and a table of facts: the facts are the result then, the line goes beside it.
 /// Stack: r1 r2
 static void encode_instruction_mayraise(lua_State *L, rl_engine *e) {
-    if (lua_type(L, 1) != LUA_TSTRING || lua_type(L, 2) != LUA_TTABLE) return rl_encode_result_mayraise(L, e, 1);
-    rl_encode_result_mayraise(L, e, 2);
+    bool hasLine = lua_type(L, 1) == LUA_TSTRING && lua_type(L, 2) == LUA_TTABLE;
+    rl_encode_result_mayraise(L, e, hasLine ? 2 : 1);
+    if (!hasLine) return;
     size_t count;
     const char *line = lua_tolstring(L, 1, &count);
-    if (count > sizeof(e->message)) count = sizeof(e->message);
+    if (!rl_is_utf8(line, count)) luaL_error(L, "the line beside the result is not valid UTF-8");
+    if (count > sizeof(e->message)) {
+        count = sizeof(e->message);
+        while (((unsigned char)line[count] & 0xC0) == 0x80) count--;  // Cut between characters.
+    }
     memcpy(e->message, line, count);
     e->outcome.line_text = rl_text(e->message, count);
 }

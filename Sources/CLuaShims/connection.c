@@ -59,7 +59,8 @@ static bool spend_output(lua_State *L, rl_engine *e, size_t count) {
         call->output_bytes += count;
         return true;
     }
-    rl_stop_because(L, rl_code_output, "output exceeded: sent more than %zu bytes in one call (outputBytesPerCall)", limit);
+    rl_stop_because(L, rl_code_output,
+                    "output exceeded: sent more than %zu bytes in one call (outputBytesPerCall)", limit);
     return false;
 }
 

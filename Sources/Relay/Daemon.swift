@@ -137,7 +137,8 @@ package final class Daemon {
             return shared.broadcast(.stop)
         }
         isDraining = true
-        shared.logger.info("draining", metadata: ["timeoutMilliseconds": "\(shared.configuration.drainTimeout.wholeMilliseconds)"])
+        shared.logger.info(
+            "draining", metadata: ["timeoutMilliseconds": "\(shared.configuration.drainTimeout.wholeMilliseconds)"])
         let isEmpty = shared.beginDraining()
         shared.broadcast(isEmpty ? .stop : .drain(milliseconds: shared.configuration.drainTimeout.wholeMilliseconds))
     }

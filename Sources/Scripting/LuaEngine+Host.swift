@@ -75,7 +75,8 @@ private func facts(
 // MARK: Servers
 
 private func install(
-    _ context: Context, _ server: UnsafePointer<rl_server>, _ connection: UInt64, _ replaces: Bool, _ code: OpaquePointer
+    _ context: Context, _ server: UnsafePointer<rl_server>, _ connection: UInt64, _ replaces: Bool,
+    _ code: OpaquePointer
 ) -> Bool {
     let refusal = withHost(context) {
         $0.install(

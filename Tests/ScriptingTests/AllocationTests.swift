@@ -50,7 +50,8 @@ import Testing
         failEach(bench) {
             connection += 1
             let id = bench.nextCall()
-            let ending = bench.call("f", #"["a\n", "é", {"k": [1, {"n": null}]}]"#, connection: connection % 100 + 1, id: id)
+            let ending = bench.call(
+                "f", #"["a\n", "é", {"k": [1, {"n": null}]}]"#, connection: connection % 100 + 1, id: id)
             check(ending, bench)
             while !bench.host.timers.isEmpty { bench.fireAll() }
             bench.engine.forget(ConnectionID(rawValue: connection % 100 + 1))
@@ -60,7 +61,9 @@ import Testing
 
     @Test func `every allocation of a failure's description may fail`() throws {
         let bench = try Bench()
-        try bench.add("f", "function(conn) error(setmetatable({}, { __tostring = function() return ('x'):rep(50) .. '!' end })) end")
+        try bench.add(
+            "f",
+            "function(conn) error(setmetatable({}, { __tostring = function() return ('x'):rep(50) .. '!' end })) end")
         failEach(bench) {
             #expect(bench.call("f").failure != nil)
         }

@@ -28,7 +28,7 @@ import Testing
         "xpcall(function() while true do end end, function() while true do end end)",
         "while true do xpcall(error, function(e) while true do end end) end",
         "table.sort({ 1, 2, 3 }, function() while true do end end)",
-        "table.sort({ 1, 2 }, function() xpcall(function() while true do end end, function() while true do end end) while true do end end)",
+        "local f = function() while true do end end table.sort({ 1, 2 }, function() xpcall(f, f) f() end)",
         "while true do pcall(table.sort, { 1, 2, 3 }, function() while true do end end) end",
         "local _ = ('x'):gsub('x', function() while true do end end)",
         "while true do pcall(string.gsub, 'x', 'x', function() while true do end end) end",
@@ -38,12 +38,16 @@ import Testing
         "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "while true do coroutine.wrap(function() pcall(function() while true do end end) end)() end",
         "coroutine.wrap(function() coroutine.wrap(function() while true do pcall(error) end end)() end)()",
-        "local co = coroutine.create(function() local x <close> = setmetatable({}, { __close = function() while true do end end }) coroutine.yield() end) coroutine.resume(co) coroutine.close(co) while true do end",
+        """
+        local mt = { __close = function() while true do end end }
+        local co = coroutine.create(function() local x <close> = setmetatable({}, mt) coroutine.yield() end)
+        coroutine.resume(co) coroutine.close(co) while true do end
+        """,
         "local x <close> = setmetatable({}, { __close = function() while true do end end })",
         "local t = setmetatable({}, { __index = function() while true do end end }) local _ = t.x",
         "local t = setmetatable({}, { __tostring = function() while true do end end }) tostring(t)",
-        "local t = setmetatable({}, { __eq = function() while true do end end }) local _ = t == setmetatable({}, getmetatable(t))",
-        "local t = setmetatable({}, { __len = function() while true do end end }) while true do pcall(function() return #t end) end",
+        "local mt = { __eq = function() while true do end end } local _ = setmetatable({}, mt) == setmetatable({}, mt)",
+        "local t = setmetatable({}, { __len = function() while true do end end }) while true do pcall(next, #t) end",
         "local t = setmetatable({}, { __pairs = function() while true do end end }) for _ in pairs(t) do end",
         "for _ in function() while true do end end do end",
         "for _ in pcall, error do end",
@@ -53,7 +57,7 @@ import Testing
         "relay.log('info', 'x', { a = setmetatable({}, { __tostring = function() while true do end end }) })",
         "while true do ('x'):rep(100000):find(('a?'):rep(30) .. ('a'):rep(30)) end",
         "local s = ('x'):rep(4000000) while true do local _ = s .. 'a' end",
-        "local a, b = ('x'):rep(8000000) .. 'a', ('x'):rep(8000000) .. 'b' local n = 0 while true do if a == b then n = 1 end end",
+        "local a, b = ('x'):rep(8e6) .. 'a', ('x'):rep(8e6) .. 'b' while true do local _ = a == b end",
         "while true do relay.sha256(('x'):rep(10000)) end",
         "while true do relay.randomToken(1024) end",
         "while true do print('x') end",
@@ -73,7 +77,8 @@ import Testing
         #expect(bench.call("g") == .returned(#""fine""#))
     }
 
-    @Test func `case 12: a failed call's endless close variable is stopped, and the failure is the call's own`() throws {
+    @Test func `case 12: a failed call's endless close variable is stopped, and the failure is the call's own`() throws
+    {
         let bench = try bench()
         try bench.add(
             "f",
@@ -129,7 +134,8 @@ import Testing
 
     @Test(arguments: [
         "local s = 'x' while true do s = s .. s end", "local t = {} for i = 1, math.huge do t[i] = i end",
-        "local t = {} while true do t[#t + 1] = {} end", "local t = {} while true do t[#t + 1] = coroutine.create(print) end",
+        "local t = {} while true do t[#t + 1] = {} end",
+        "local t = {} while true do t[#t + 1] = coroutine.create(print) end",
         "local function f() return 1 + f() end f()",
         "local t = {} for i = 1, math.huge do t[i] = ('x'):rep(100000) .. i end", "return ('x'):rep(2^40)",
     ])
@@ -150,15 +156,32 @@ import Testing
         try bench.add("f", "function()\n local t = {}\n for i = 1, math.huge do\n t[i] = i end\nend")
         let failure = try #require(bench.call("f").failure)
         #expect(failure.code == .memoryExceeded)
-        #expect(failure.message == "f:4: not enough memory: the app's state has reached its limit of 33554432 bytes (scriptMemory)")
+        #expect(
+            failure.message
+                == "f:4: not enough memory: the app's state has reached its limit of 33554432 bytes (scriptMemory)")
         #expect(failure.traceback?.contains("f:4: in function") == true)
-        try bench.add("again", "function()\n local ok, e = pcall(function() local t = {} for i = 1, math.huge do t[i] = i end end) error(e, 0) end")
+        try bench.add(
+            "again",
+            """
+            function()
+              local ok, e = pcall(function() local t = {} for i = 1, math.huge do t[i] = i end end)
+              error(e, 0)
+            end
+            """
+        )
         #expect(bench.call("again").failure?.code == .memoryExceeded)
     }
 
     @Test(arguments: [
         "while true do pcall(function() local s = 'x' while true do s = s .. s end end) end",
-        "local keep = {} for i = 1, 100000 do keep[i] = {} end while true do pcall(string.rep, 'x', 2^24) pcall(function() local s = ('x'):rep(2^23) while true do s = s .. s end end) end",
+        """
+        local keep = {}
+        for i = 1, 100000 do keep[i] = {} end
+        while true do
+          pcall(string.rep, 'x', 2^24)
+          pcall(function() local s = ('x'):rep(2^23) while true do s = s .. s end end)
+        end
+        """,
     ])
     func `case 8: a memory error that is swallowed for ever ends the call, as memory`(body: String) throws {
         let bench = try bench { $0.burst = .milliseconds(500) }
@@ -169,20 +192,23 @@ import Testing
 
     @Test func `case 11: finalizers are refused`() throws {
         let bench = try bench()
-        #expect(bench.eval("setmetatable({}, { __gc = function() while true do end end })").failure?.code == .scriptError)
+        #expect(
+            bench.eval("setmetatable({}, { __gc = function() while true do end end })").failure?.code == .scriptError)
     }
 
     @Test func `case 13: what one script breaks, another does not miss`() throws {
         let bench = try bench()
         for poison in [
-            "string.upper = nil", "getmetatable('').__index = nil", "_G.string = nil", "string = nil", "rawset(string, 'upper', 1)",
+            "string.upper = nil", "getmetatable('').__index = nil", "_G.string = nil", "string = nil",
+            "rawset(string, 'upper', 1)",
             "rawset(_G, 'string', 1)", "table.insert(string, 1)", "coroutine.create = nil", "relay.on = nil",
             "rawset(relay, 'on', 1)", "setmetatable(_G, {})", "setmetatable(relay, {})", "debug.sethook()",
         ] {
             _ = bench.eval(poison)
         }
-        #expect(bench.eval("('x'):upper() .. string.upper('y') .. type(relay.on) .. type(coroutine.create)")
-            == .returned(#""XYfunctionfunction""#))
+        #expect(
+            bench.eval("('x'):upper() .. string.upper('y') .. type(relay.on) .. type(coroutine.create)")
+                == .returned(#""XYfunctionfunction""#))
     }
 
     @Test func `case 14: binary chunks are refused`() throws {
@@ -214,20 +240,22 @@ import Testing
             bench.eval(names).json
                 == #""coroutine.close coroutine.create coroutine.isyieldable coroutine.resume coroutine.running "#
                 + "coroutine.status coroutine.wrap coroutine.yield os.clock os.date os.time relay.after relay.cancel "
-                + "relay.emit relay.equal relay.every relay.generation relay.hmac relay.install relay.instruction relay.log "
-                + "relay.monotonic relay.now relay.on relay.randomToken relay.server relay.sha256 relay.sleep relay.uninstall\"")
+                + "relay.emit relay.equal relay.every relay.generation relay.hmac relay.install relay.instruction "
+                + "relay.log relay.monotonic relay.now relay.on relay.randomToken relay.server relay.sha256 "
+                + "relay.sleep relay.uninstall\""
+        )
     }
 
     @Test(arguments: [
         "local function f(n) return 1 + f(n + 1) end return f(1)",
         "local function f() return coroutine.wrap(f)() end return f()",
         "local function f() return pcall(f) end return f()",
-        "local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) return t[k .. 'x'] end return t.x",
+        "local t = setmetatable({}, { __index = function(t, k) return t[k .. 'x'] end }) return t.x",
         "local t = {} for i = 1, 1e6 do t = { t } end return t",
         "local t = {} t.t = t return t",
         "local s = ('return {'):rep(1) .. ('{'):rep(100000) return load(s)()",
         "return load('return ' .. ('('):rep(100000))()",
-        "local function nest(n) local x <close> = setmetatable({}, { __close = function() nest(n + 1) end }) end nest(1)",
+        "local function f(n) local x <close> = setmetatable({}, { __close = function() f(n + 1) end }) end f(1)",
         "return ('x'):rep(300000):gsub('.', function(c) return c:gsub('.', error) end)",
     ])
     func `case 16: depth ends in an error, not in a crash`(body: String) throws {
@@ -237,34 +265,11 @@ import Testing
         #expect(bench.eval("1") == .returned("1"))
     }
 
-    @Test func `coroutines that close each other in a row end in an error, not in a crash`() throws {
-        let bench = try bench { $0.burst = .seconds(30) }
-        try bench.add(
-            "f",
-            """
-            function(conn)
-              local cos, closed = {}, 0
-              local n = 20000
-              for i = 1, n do
-                cos[i] = coroutine.create(function()
-                  local x <close> = setmetatable({}, { __close = function()
-                    closed = closed + 1
-                    if cos[i + 1] then assert(coroutine.close(cos[i + 1])) end
-                  end })
-                  coroutine.yield()
-                end)
-                coroutine.resume(cos[i])
-              end
-              local ok, e = coroutine.close(cos[1])
-              return { ok, tostring(e):match('too many nested calls of coroutine.close'), closed }
-            end
-            """)
-        #expect(bench.call("f") == .returned(#"[false,"too many nested calls of coroutine.close",8]"#))
-    }
-
     @Test(arguments: [
-        ("error({})", "(the error object is a table)"), ("error(nil)", "(the error object is nil)"), ("error()", "(the error object is nil)"),
-        ("error(print)", "(the error object is a function)"), ("error(true)", "(the error object is a boolean)"), ("error(5)", "5"),
+        ("error({})", "(the error object is a table)"), ("error(nil)", "(the error object is nil)"),
+        ("error()", "(the error object is nil)"),
+        ("error(print)", "(the error object is a function)"), ("error(true)", "(the error object is a boolean)"),
+        ("error(5)", "5"),
         ("error(setmetatable({}, { __tostring = function() return 'mine' end }))", "mine"),
         ("error(setmetatable({}, { __tostring = function() while true do end end }))", "(the error object is a table)"),
         ("error(setmetatable({}, { __tostring = function() return {} end }))", "(the error object is a table)"),
@@ -272,8 +277,12 @@ import Testing
         ("error(setmetatable({}, { __tostring = function() relay.sleep(1) end }))", "(the error object is a table)"),
         ("error(setmetatable({}, { __tostring = function() coroutine.yield() end }))", "(the error object is a table)"),
         ("error(setmetatable({}, { __tostring = 1 }))", "(the error object is a table)"),
-        ("local t = setmetatable({}, {}) getmetatable(t).__tostring = function() error(t) end error(t)", "(the error object is a table)"),
-        ("error(conn)", "connection 1"), ("error('\\xff', 0)", "\u{FFFD}"), ("error(('x'):rep(5000), 0)", String(repeating: "x", count: 1024)),
+        (
+            "local t = setmetatable({}, {}) getmetatable(t).__tostring = function() error(t) end error(t)",
+            "(the error object is a table)"
+        ),
+        ("error(conn)", "connection 1"), ("error('\\xff', 0)", "\u{FFFD}"),
+        ("error(('x'):rep(5000), 0)", String(repeating: "x", count: 1024)),
     ])
     func `case 17: an error object of any kind becomes a text`(statement: String, message: String) throws {
         let bench = try bench()
@@ -293,81 +302,6 @@ import Testing
             """)
         #expect(bench.call("f").failure?.message == "text")
         #expect(bench.host.failures.map(\.message) == ["(the error object is a table)"])
-    }
-
-    @Test(arguments: [
-        ("coroutine.yield()", "attempt to yield from outside a coroutine"),
-        ("table.sort({ 1, 2 }, function() coroutine.yield() end)", "attempt to yield from outside a coroutine"),
-        ("table.sort({ 1, 2 }, function() relay.sleep(1) end)", "relay.sleep is not possible inside"),
-        ("coroutine.wrap(function() relay.sleep(1) end)()", "relay.sleep is not possible inside"),
-        ("coroutine.wrap(function() table.sort({ 1, 2 }, function() coroutine.yield() end) end)()", "attempt to yield across a C-call boundary"),
-        ("assert(coroutine.resume(coroutine.running()))", "cannot resume"), ("coroutine.close(coroutine.running())", "cannot close"),
-        ("coroutine.resume(1)", "coroutine expected"), ("coroutine.create(1)", "function expected"),
-        ("coroutine.wrap(error)('mine')", "mine"),
-    ])
-    func `case 18: yielding in odd places is a clear error`(statement: String, message: String) throws {
-        let bench = try bench()
-        try bench.add("f", "function(conn) \(statement) end")
-        let failure = try #require(bench.call("f").failure)
-        #expect(failure.message.contains(message), "\(failure.message)")
-        #expect(bench.host.timers.isEmpty)
-    }
-
-    @Test func `case 18: a handler that sleeps cannot be resumed or closed by another`() throws {
-        let bench = try bench()
-        try bench.load(
-            """
-            relay.instruction { 'f', function() co = coroutine.running() relay.sleep(1) return 'whole' end }
-            relay.instruction { 'g', function() return { coroutine.resume(co), pcall(coroutine.close, co) } end }
-            """)
-        let id = bench.nextCall()
-        #expect(bench.call("f", id: id) == .suspended)
-        #expect(bench.call("g") == .returned(#"[false,false,"cannot close a handler's own coroutine"]"#))
-        bench.fireAll()
-        #expect(bench.host.finished[id] == .returned(#""whole""#))
-    }
-
-    @Test func `coroutines work as in Lua`() throws {
-        let bench = try bench { $0.burst = .seconds(30) }
-        try bench.load(
-            """
-            local gen = coroutine.wrap(function(a) local b = coroutine.yield(a + 1) return b * 2 end)
-            assert(gen(1) == 2 and gen(10) == 20)
-            local ok, e = pcall(gen)
-            assert(not ok and e:find('cannot resume dead coroutine'))
-            local co co = coroutine.create(function(...)
-              assert(coroutine.status(co) == 'running' and select('#', ...) == 3)
-              local inner = coroutine.create(function() assert(coroutine.status(co) == 'normal') end)
-              assert(coroutine.resume(inner))
-              assert(coroutine.isyieldable())
-              local t, isMain = coroutine.running()
-              assert(t == co and not isMain)
-              local ok, v = pcall(coroutine.yield, 'y')
-              error({ v })
-            end)
-            assert(coroutine.status(co) == 'suspended')
-            assert(select(2, coroutine.resume(co, 1, nil, nil)) == 'y')
-            local ok, e = coroutine.resume(co, 'back')
-            assert(not ok and e[1] == 'back' and coroutine.status(co) == 'dead')
-            assert(select(2, coroutine.resume(co)) == 'cannot resume dead coroutine')
-            local closed
-            co = coroutine.create(function() local x <close> = setmetatable({}, { __close = function() closed = true end }) coroutine.yield() end)
-            coroutine.resume(co)
-            assert(coroutine.close(co) == true and closed and coroutine.status(co) == 'dead' and coroutine.close(co) == true)
-            co = coroutine.create(function() local x <close> = setmetatable({}, { __close = function() error('c', 0) end }) coroutine.yield() end)
-            coroutine.resume(co)
-            ok, e = coroutine.close(co)
-            assert(ok == false and e == 'c')
-            assert(not coroutine.isyieldable())
-            local main, isMain = coroutine.running()
-            assert(isMain and type(main) == 'thread')
-            ok, e = xpcall(function(a) error(a) end, function(m) return m .. '!' end, 'x')
-            assert(not ok and e == 'x!' or e:find('x!$'))
-            assert(select('#', xpcall(function(...) return ... end, print, 1, nil, nil)) == 4)
-            assert(coroutine.wrap(function() return xpcall(coroutine.yield, print) end)() == nil)
-            ok, e = pcall(coroutine.wrap(function() local x <close> = setmetatable({}, { __close = function(_, m) closed = m end }) error('why', 0) end))
-            assert(not ok and closed == 'why' and e:find('why$'))
-            """)
     }
 
     @Test func `callTime counts sleep, and ends a call that would sleep past it`() throws {

@@ -4,7 +4,9 @@ import Testing
 @testable import Scripting
 
 @Suite struct CallTests {
-    @Test func `an instruction gets its connection and positional parameters, and its result comes back as JSON`() throws {
+    @Test func `an instruction gets its connection and positional parameters, and its result comes back as JSON`()
+        throws
+    {
         let bench = try Bench()
         try bench.add("add", "function(conn, a, b) conn:send(a .. '+' .. b) return a + b end")
         #expect(bench.call("add", "[1, 2]", connection: 7) == .returned("3"))
@@ -44,7 +46,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("[]", "0"), (" [ ] ", "0"), ("null", "0"), ("[null]", "1 nil"), ("[1]", "1 integer 1"), ("[-0]", "1 integer 0"),
+        ("[]", "0"), (" [ ] ", "0"), ("null", "0"), ("[null]", "1 nil"), ("[1]", "1 integer 1"),
+        ("[-0]", "1 integer 0"),
         ("[1.0]", "1 integer 1"), ("[1e2]", "1 integer 100"), ("[1.5]", "1 float 1.5"),
         ("[9223372036854775807]", "1 integer 9223372036854775807"),
         ("[-9223372036854775808]", "1 integer -9223372036854775808"),
@@ -74,7 +77,8 @@ import Testing
 
     @Test(arguments: [
         "", "[", "]", "[1,]", "[,1]", "[1 2]", "[01]", "[1.]", "[.5]", "[1e]", "[-]", "[+1]", "[tru]", "[nul", "[NaN]",
-        "[\"a]", "[\"\\x\"]", "[\"\\u12\"]", "[\"\\ud800\"]", "[\"\\udc00\"]", "[\"\\ud800\\u0041\"]", "[\"\n\"]", "[[1]",
+        "[\"a]", "[\"\\x\"]", "[\"\\u12\"]", "[\"\\ud800\"]", "[\"\\udc00\"]", "[\"\\ud800\\u0041\"]", "[\"\n\"]",
+        "[[1]",
         "[{]", "{", "{\"a\"}", "[{\"a\":}]", "[1] 2", "{} {}", "5", "\"a\"", "true", "[1]]", "[\"\\", "[\"\\u", "[[}]",
         "[\"\\ud800\\u\"]", "nulll",
     ])
@@ -143,7 +147,32 @@ import Testing
         }
         bench.call(
             chain,
-            .message(connection: ConnectionID(rawValue: 3), bytes: UnsafeRawBufferPointer(start: nil, count: 0), isText: true))
+            .message(
+                connection: ConnectionID(rawValue: 3), bytes: UnsafeRawBufferPointer(start: nil, count: 0), isText: true
+            ))
         #expect(bench.host.sent.map(\.text) == ["binary3", "text0"])
+    }
+
+    @Test func `a string and a table give a line for people and the result`() throws {
+        let bench = try Bench()
+        let unit = try bench.engine.stage(
+            instruction: "f", body: "function(conn, line) return line, { ok = true } end", isPublic: true)
+        bench.engine.commit(unit)
+        func lines(_ line: String) -> [String?] {
+            var parameters = "[\"\(line)\"]"
+            return parameters.withUTF8 { bytes in
+                let outcome = bench.engine.call(
+                    unit.instructions[0].function, name: .fixed("f"),
+                    arguments: .instruction(
+                        connection: ConnectionID(rawValue: 1), parameters: UnsafeRawBufferPointer(bytes)),
+                    id: bench.nextCall(), wantsResult: true)
+                guard case .returned(let json, let line) = outcome else { return [] }
+                return [json, line].map { $0.map { String(decoding: $0, as: UTF8.self) } }
+            }
+        }
+        #expect(lines("done") == [#"{"ok":true}"#, "done"])
+        // A long line is cut between characters.
+        let long = "x" + String(repeating: "é", count: 1000)
+        #expect(lines(long) == [#"{"ok":true}"#, String(long.prefix(512))])
     }
 }

@@ -7,13 +7,15 @@ import Testing
     @Test func `facts answer, and a plain connection has no tls`() throws {
         let bench = try Bench()
         bench.host.admins = [2]
-        let facts = "conn.id, conn.app, conn.remoteAddress, conn.remotePort, conn.path, conn.query, conn.headers.origin, "
+        let facts =
+            "conn.id, conn.app, conn.remoteAddress, conn.remotePort, conn.path, conn.query, conn.headers.origin, "
             + "conn.port, conn.isAdmin, tostring(conn.subprotocol), tostring(conn.tls), tostring(conn)"
         try bench.add("f", "function(conn) return { \(facts) } end")
         #expect(
             bench.call("f", connection: 1)
                 == .returned(
-                    #"[1,"default","192.0.2.1",4711,"/here","a=b","https://example.org",8087,false,"nil","nil","connection 1"]"#
+                    (#"[1,"default","192.0.2.1",4711,"/here","a=b","https://example.org",8087,"#
+                        + #"false,"nil","nil","connection 1"]"#)
                         .replacing("/", with: #"\/"#)))
         #expect(bench.call("f", connection: 2).json?.hasSuffix(#"true,"relay.v1","TLSv1.3","connection 2"]"#) == true)
     }
@@ -29,7 +31,8 @@ import Testing
     @Test func `a connection is one object, with its data`() throws {
         let bench = try Bench()
         try bench.add("keep", "function(conn) kept = conn conn.data.n = 1 end")
-        try bench.add("same", "function(conn) conn.data.n = conn.data.n + 1 return rawequal(kept, conn) and conn.data.n end")
+        try bench.add(
+            "same", "function(conn) conn.data.n = conn.data.n + 1 return rawequal(kept, conn) and conn.data.n end")
         bench.call("keep", connection: 5)
         #expect(bench.call("same", connection: 5) == .returned("2"))
         try bench.add("replace", "function(conn) conn.data = { n = 41 } return conn.data.n end")
@@ -44,7 +47,10 @@ import Testing
         bench.engine.forget(ConnectionID(rawValue: 5))
         bench.engine.forget(ConnectionID(rawValue: 5))
         #expect(
-            bench.eval("{ kept:send('x'), kept:sendBinary('x'), kept:isOpen(), kept:close(), kept.data.n, tostring(kept.path), kept.id }")
+            bench.eval(
+                "{ kept:send('x'), kept:sendBinary('x'), kept:isOpen(), kept:close(), kept.data.n, "
+                    + "tostring(kept.path), kept.id }"
+            )
                 == .returned(#"["dropped","dropped",false,false,1,"nil",5]"#))
         #expect(bench.eval("select(2, relay.install('a', kept))") == .returned(#""not_found""#))
         #expect(bench.host.sent.isEmpty)
@@ -69,7 +75,10 @@ import Testing
         let failure = try #require(bench.eval("(...):send('\\xff')").failure)
         #expect(failure.code == .scriptError)
         #expect(failure.message.contains("valid UTF-8"))
-        for bad in ["\\xc0\\x80", "\\xed\\xa0\\x80", "\\xf4\\x90\\x80\\x80", "\\xe2\\x82", "12345678\\x80", "\\xf8\\x80\\x80\\x80"] {
+        for bad in [
+            "\\xc0\\x80", "\\xed\\xa0\\x80", "\\xf4\\x90\\x80\\x80", "\\xe2\\x82", "12345678\\x80",
+            "\\xf8\\x80\\x80\\x80",
+        ] {
             #expect(bench.eval("(...):send('\(bad)')").failure != nil)
         }
         #expect(bench.host.sent.count == 1)
@@ -86,7 +95,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "0", "999", "1002", "1004", "1005", "1006", "1010", "1014", "1015", "1016", "2999", "5000", "65535", "-1", "2^40",
+        "0", "999", "1002", "1004", "1005", "1006", "1010", "1014", "1015", "1016", "2999", "5000", "65535", "-1",
+        "2^40",
         "1000.5", "0/0", "'x'", "{}", "1000, ('x'):rep(124)", "1000, '\\xff'", "1000, {}", "math.maxinteger",
     ])
     func `close refuses what a server may not send`(arguments: String) throws {
@@ -98,7 +108,8 @@ import Testing
     @Test(arguments: [
         "conn.id = 1", "conn.x = 1", "conn[1] = 1", "conn.send = print", "getmetatable(conn).x = 1",
         "setmetatable(conn, {})", "conn.send({})", "conn.send()", "conn:send()", "conn:send({})", "conn:send(nil)",
-        "conn:send(conn)", "conn.close(1)", "conn.isOpen('x')", "rawset(conn, 'a', 1)", "rawget(conn, 'a')", "conn.send(io)",
+        "conn:send(conn)", "conn.close(1)", "conn.isOpen('x')", "rawset(conn, 'a', 1)", "rawget(conn, 'a')",
+        "conn.send(io)",
         "conn.send(coroutine.create(print), 'x')", "conn()", "conn + 1", "#conn", "conn < conn", "conn .. 'x'",
         "for k in pairs(conn) do end", "conn:send(string.rep('x', 1e9))", "relay.install(0/0, conn)",
         "relay.install(2^70, conn)", "relay.install(1.5, conn)", "relay.install('', conn)", "relay.install({}, conn)",
@@ -106,15 +117,21 @@ import Testing
         "relay.install('a', conn, 1)", "relay.server(nil)", "relay.uninstall(print)", "relay.randomToken(0)",
         "relay.randomToken(1025)", "relay.randomToken(-1)", "relay.randomToken(0/0)", "relay.randomToken('x')",
         "relay.sha256()", "relay.sha256({})", "relay.hmac('x')", "relay.equal({}, 'a')", "relay.log('loud', 'x')",
-        "relay.log('info')", "relay.log('info', 'x', 1)", "relay.log('info', 'x', { [{}] = 1 })", "relay.after(-1, print)",
+        "relay.log('info')", "relay.log('info', 'x', 1)", "relay.log('info', 'x', { [{}] = 1 })",
+        "relay.after(-1, print)",
         "relay.after(0/0, print)", "relay.after(1/0, print)", "relay.after(4e8, print)", "relay.after('x', print)",
-        "relay.after(1)", "relay.after(1, 2)", "relay.every(0, print)", "relay.sleep(-1)", "relay.sleep()", "relay.cancel({})",
+        "relay.after(1)", "relay.after(1, 2)", "relay.every(0, print)", "relay.sleep(-1)", "relay.sleep()",
+        "relay.cancel({})",
         "relay.now = 1", "relay.config.x = 1", "relay.config.nested.list[1] = 5", "coroutine.wrap = nil",
         "relay = nil", "print = nil", "require = 1", "coroutine = {}", "relay.emit()", "relay.emit({})", "require()",
     ])
     func `case 19: wrong types and odd values are errors of the script`(statement: String) throws {
         let bench = try Bench()
-        try bench.add("f", "function(conn)\n  \(statement.hasPrefix("conn ") || statement.hasPrefix("#") ? "local _ = " + statement : statement)\nend")
+        let isExpression = statement.hasPrefix("conn ") || statement.hasPrefix("#")
+        try bench.add(
+            "f",
+            "function(conn)\n  \(isExpression ? "local _ = " : "")\(statement)\nend"
+        )
         let failure = try #require(bench.call("f").failure)
         #expect(failure.code == .scriptError)
         #expect(failure.line == 2)
@@ -123,8 +140,10 @@ import Testing
 
     @Test func `unknown fields of a connection are nil`() throws {
         let bench = try Bench()
-        #expect(bench.eval("local c = ... return { c.x == nil, c[1] == nil, c[c] == nil, c['__index'] == nil, getmetatable(c) }")
-            == .returned("[true,true,true,true,false]"))
+        #expect(
+            bench.eval(
+                "local c = ... return { c.x == nil, c[1] == nil, c[c] == nil, c['__index'] == nil, getmetatable(c) }")
+                == .returned("[true,true,true,true,false]"))
     }
 
     @Test func `a connection that the host no longer knows has no facts`() throws {
@@ -155,8 +174,9 @@ import Testing
         #expect(bench.eval("tostring(relay.server('0'))") == .returned(#""nil""#))
         #expect(bench.eval("relay.server(0) == ...") == .returned("true"))
         #expect(bench.eval("relay.server(0.0) == ...") == .returned("true"))
-        #expect(bench.eval("{ select('#', relay.install(0, ...)), select(2, relay.install(0, ...)) }")
-            == .returned(#"[2,"conflict"]"#))
+        #expect(
+            bench.eval("{ select('#', relay.install(0, ...)), select(2, relay.install(0, ...)) }")
+                == .returned(#"[2,"conflict"]"#))
         #expect(bench.eval("relay.install(0, ..., { replace = true })") == .returned("true"))
         #expect(bench.eval("relay.uninstall(0)") == .returned("true"))
         #expect(bench.eval("relay.uninstall(0)") == .returned("false"))

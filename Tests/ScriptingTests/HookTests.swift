@@ -25,7 +25,8 @@ import Testing
 
     @Test func `an error in a message hook ends the round`() throws {
         let bench = try Bench()
-        try bench.load("relay.on('message', function(conn) error('x') end) relay.on('message', function(c) c:send('no') end)")
+        try bench.load(
+            "relay.on('message', function(conn) error('x') end) relay.on('message', function(c) c:send('no') end)")
         let failure = try #require(message(bench, bench.chain(.message)).failure)
         #expect(failure.message == "test.lua:1: x")
         #expect(bench.host.sent.isEmpty)
@@ -55,8 +56,10 @@ import Testing
         #expect(bench.eval("reached == true") == .returned(ending == .returned(nil) ? "true" : "false"))
     }
 
-    @Test(arguments: ["false, 200", "false, 399", "false, 600", "false, 'x'", "false, 403.5", "false, 403, {}", "false, 403, '\\xff'",
-                      "false, 403, ('x'):rep(257)"])
+    @Test(arguments: [
+        "false, 200", "false, 399", "false, 600", "false, 'x'", "false, 403.5", "false, 403, {}", "false, 403, '\\xff'",
+        "false, 403, ('x'):rep(257)",
+    ])
     func `a refusal that HTTP cannot say is an error`(values: String) throws {
         let bench = try Bench()
         try bench.load("relay.on('handshake', function() return \(values) end)")
@@ -152,7 +155,11 @@ import Testing
             relay.on('event:joined', function(data) log = 'one ' .. data.name end)
             relay.on('event:joined', function() error('two') end)
             relay.on('event:joined', function(data) relay.sleep(1) log = log .. ' three ' .. data.name end)
-            relay.instruction { 'f', function() relay.emit('nothing') relay.emit('joined', { name = 'Ada' }) return log end }
+            relay.instruction { 'f', function()
+              relay.emit('nothing')
+              relay.emit('joined', { name = 'Ada' })
+              return log
+            end }
             """)
         let id = bench.nextCall()
         #expect(bench.call("f", id: id) == .suspended)
@@ -174,7 +181,12 @@ import Testing
 
     @Test func `an event that emits itself ends in an error`() throws {
         let bench = try Bench()
-        try bench.load("relay.on('event:x', function() relay.emit('x') end) relay.instruction { 'f', function() relay.emit('x') end }")
+        try bench.load(
+            """
+            relay.on('event:x', function() relay.emit('x') end)
+            relay.instruction { 'f', function() relay.emit('x') end }
+            """
+        )
         #expect(bench.call("f") == .returned("null"))
         #expect(bench.host.failures.first?.message.contains("stack overflow") == true, "\(bench.host.failures)")
     }

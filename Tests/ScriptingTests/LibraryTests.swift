@@ -30,7 +30,8 @@ import Testing
     @Test(arguments: files(folder.appendingPathComponent("hostile")))
     func `a hostile use of the standard library ends with an error`(file: String) throws {
         let source = try String(
-            contentsOf: LibraryTests.folder.appendingPathComponent("hostile").appendingPathComponent(file), encoding: .utf8)
+            contentsOf: LibraryTests.folder.appendingPathComponent("hostile").appendingPathComponent(file),
+            encoding: .utf8)
         let marker = "-- expect: "
         let first = try #require(source.split(separator: "\n").first)
         #expect(first.hasPrefix(marker))

@@ -63,7 +63,8 @@ import Testing
         #expect(bench.eval("c == nil") == .returned("true"))
     }
 
-    @Test func `a chunk that load made while a script was staged writes to its environment, not to the globals`() throws {
+    @Test func `a chunk that load made while a script was staged writes to its environment, not to the globals`() throws
+    {
         let bench = try Bench()
         _ = bench.eval("x = 1")
         let unit = try bench.stage("load('x = 2')() assert(x == 2)")
@@ -115,7 +116,8 @@ import Testing
         ("x =", "test.lua:1:"), ("\n\nx = = 1", "test.lua:3:"), ("\u{1B}Lua", "test.lua:1: this is a binary chunk"),
         ("", "test.lua:1: the text is empty"), (" \r\n\t", "test.lua:1: the text is empty"),
         ("x = 1\nx\0 = 2", "test.lua:2: the text has a byte 0x00"), ("\u{FEFF}x = ", "test.lua:1:"),
-        ("goto nowhere", "test.lua:1:"), (String(repeating: "(", count: 100_000), "test.lua: the text is nested too deeply"),
+        ("goto nowhere", "test.lua:1:"),
+        (String(repeating: "(", count: 100_000), "test.lua: the text is nested too deeply"),
         ((1...300).map { "local a\($0)" }.joined(separator: "\n"), "test.lua:202:"),
     ])
     func `a text that does not compile is refused`(source: String, message: String) throws {
@@ -128,7 +130,9 @@ import Testing
 
     @Test(arguments: [0, 1, 40, 4000]) func `a text that is not UTF-8 is refused with its line`(before: Int) throws {
         let bench = try Bench()
-        let bytes = Array(String(repeating: "-- é\n", count: before).utf8) + Array("x = '".utf8) + [0xC3] + Array("'\n-- é".utf8)
+        let bytes =
+            Array(String(repeating: "-- é\n", count: before).utf8) + Array("x = '".utf8) + [0xC3]
+            + Array("'\n-- é".utf8)
         let failure = try failure {
             _ = try bytes.withUnsafeBytes { try bench.engine.stage(script: "test.lua", source: $0) }
         }
@@ -161,14 +165,17 @@ import Testing
 
     @Test func `an instruction's body is a function expression, its lines count from 1`() throws {
         let bench = try Bench()
-        let unit = try bench.engine.stage(instruction: "f", body: "function(conn)\n  error 'x'\nend -- done", isPublic: false)
+        let unit = try bench.engine.stage(
+            instruction: "f", body: "function(conn)\n  error 'x'\nend -- done", isPublic: false)
         #expect(unit.instructions.map(\.isPublic) == [false])
         #expect(unit.hooks.isEmpty)
         bench.accept(unit)
         #expect(bench.call("f").failure?.message == "f:2: x")
     }
 
-    @Test(arguments: ["1", "nil", "'text'", "", "function(conn)", "function(conn) end end", "return function() end", "x = 1"])
+    @Test(arguments: [
+        "1", "nil", "'text'", "", "function(conn)", "function(conn) end end", "return function() end", "x = 1",
+    ])
     func `a body that is no function is a compile error`(body: String) throws {
         let bench = try Bench()
         let failure = try failure { try bench.add("f", body) }
@@ -276,12 +283,14 @@ import Testing
 
     @Test func `releasing a function twice does no harm`() throws {
         let bench = try Bench()
-        let unit = try bench.stage("relay.instruction { 'a', function() end } relay.instruction { 'b', function() end }")
+        let unit = try bench.stage(
+            "relay.instruction { 'a', function() end } relay.instruction { 'b', function() end }")
         bench.engine.commit(unit)
         for _ in 0..<3 {
             for instruction in unit.instructions { bench.engine.release(instruction.function) }
         }
-        try bench.load("relay.instruction { 'c', function() return 'c' end } relay.instruction { 'd', function() return 'd' end }")
+        try bench.load(
+            "relay.instruction { 'c', function() return 'c' end } relay.instruction { 'd', function() return 'd' end }")
         #expect(bench.call("c") == .returned(#""c""#))
         #expect(bench.call("d") == .returned(#""d""#))
     }

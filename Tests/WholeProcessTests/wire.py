@@ -99,7 +99,10 @@ class Raw:
         connected.settimeout(DEADLINE)
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = tls.wrap_socket(connected, server_hostname=server_name) if tls else connected
+        if tls:
+            # An end without close_notify is an error, so that a cut stream and an ended one can be told apart.
+            connected = tls.wrap_socket(connected, server_hostname=server_name, suppress_ragged_eofs=False)
+        self.socket = connected
         self.buffer = b""
 
     def __enter__(self):

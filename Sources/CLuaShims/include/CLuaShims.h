@@ -95,7 +95,8 @@ typedef struct rl_host {
     /// False where the connection is not known.
     bool (*facts)(void *_Nullable context, uint64_t connection, rl_facts *facts, rl_list *strings);
     /// True when done; else the code why not is appended to `code`.
-    bool (*install)(void *_Nullable context, const rl_server *server, uint64_t connection, bool replaces, rl_list *code);
+    bool (*install)(
+        void *_Nullable context, const rl_server *server, uint64_t connection, bool replaces, rl_list *code);
     bool (*uninstall)(void *_Nullable context, const rl_server *server);
     /// 0 where no connection is installed under the id.
     uint64_t (*server)(void *_Nullable context, const rl_server *server);
@@ -105,7 +106,8 @@ typedef struct rl_host {
     /// A function that no caller waits for has failed.
     void (*unattended_failure)(void *_Nullable context, const rl_outcome *outcome);
     /// `fields` are name, value, name, value …, `count` of them. Level: 0 debug, 1 info, 2 warning, 3 error.
-    void (*log)(void *_Nullable context, int32_t level, rl_bytes message, const rl_bytes *_Nullable fields, size_t count);
+    void (*log)(
+        void *_Nullable context, int32_t level, rl_bytes message, const rl_bytes *_Nullable fields, size_t count);
     double (*wall_clock)(void *_Nullable context);
     double (*monotonic)(void *_Nullable context);
     void (*random_bytes)(void *_Nullable context, uint8_t *bytes, size_t count);

@@ -184,7 +184,9 @@ extension App {
         for function in retired.subtracting(set.functions) { engine.release(function) }
         shared.logger.info(
             "generation \(set.generation)",
-            metadata: ["app": "\(name)", "instructions": "\(set.instructions.count)", "scripts": "\(set.scripts.count)"])
+            metadata: [
+                "app": "\(name)", "instructions": "\(set.instructions.count)", "scripts": "\(set.scripts.count)",
+            ])
     }
 
     // MARK: Checks
@@ -206,7 +208,8 @@ extension App {
         let isClean = name.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7F }
         guard !name.isEmpty, name.utf8.count <= 128, isClean else {
             throw InstructionError(
-                .badParameters, "The name of \(kind == "instruction" ? "an" : "a") \(kind) has 1 to 128 bytes "
+                .badParameters,
+                "The name of \(kind == "instruction" ? "an" : "a") \(kind) has 1 to 128 bytes "
                     + "and no control characters.")
         }
     }

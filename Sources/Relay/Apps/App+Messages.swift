@@ -59,7 +59,8 @@ extension App {
                 case .instruction(let instruction):
                     guard instruction.isPublic || rights.mayInvoke(instruction.name) else {
                         throw InstructionError(
-                            .forbidden, "'\(instruction.name)' is not public: it needs a credential that may invoke it.")
+                            .forbidden, "'\(instruction.name)' is not public: it needs a credential that may invoke it."
+                        )
                     }
                     livecode(connection) { Livecode.evaluating(instruction.name) }
                     invoke(instruction, parameters, connection, id)

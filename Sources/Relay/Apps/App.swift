@@ -152,7 +152,9 @@ private final class NoEngine: InstructionEngine {
     private let failure = ScriptFailure(code: .internal, message: "the app has no engine")
     var budgets = ScriptBudgets()
     var memoryBytes: Int { 0 }
-    func stage(script name: String, source: UnsafeRawBufferPointer) throws(ScriptFailure) -> StagedUnit { throw failure }
+    func stage(script name: String, source: UnsafeRawBufferPointer) throws(ScriptFailure) -> StagedUnit {
+        throw failure
+    }
     func stage(instruction name: String, body: String, isPublic: Bool) throws(ScriptFailure) -> StagedUnit {
         throw failure
     }

@@ -296,7 +296,9 @@ final class EventLoop: @unchecked Sendable {
         if reserve >= 0 {
             System.close(reserve)
             for _ in 0..<64 {
-                guard case .accepted(let fileDescriptor, _) = System.accept(listener.handle.fileDescriptor) else { break }
+                guard case .accepted(let fileDescriptor, _) = System.accept(listener.handle.fileDescriptor) else {
+                    break
+                }
                 System.close(fileDescriptor)
             }
             reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)

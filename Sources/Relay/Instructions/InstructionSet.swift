@@ -66,7 +66,9 @@ package struct InstructionSet: Sendable {
     static func hooks(of scripts: [Script]) -> [HookPoint: [FunctionReference]] {
         var result: [HookPoint: [FunctionReference]] = [:]
         for script in scripts {
-            for hook in script.hooks where hook.point != .reload { result[hook.point, default: []].append(hook.function) }
+            for hook in script.hooks where hook.point != .reload {
+                result[hook.point, default: []].append(hook.function)
+            }
         }
         return result
     }
@@ -128,7 +130,9 @@ struct InstructionError: Error {
                 json.append(UInt8(ascii: ":"))
                 write(&json)
             }
-            if let instruction = failure.instruction { field("instruction") { JSONString.write(instruction, into: &$0) } }
+            if let instruction = failure.instruction {
+                field("instruction") { JSONString.write(instruction, into: &$0) }
+            }
             if let file = failure.file { field("file") { JSONString.write(file, into: &$0) } }
             if let line = failure.line { field("line") { $0.append(contentsOf: String(line).utf8) } }
             if let generation = failure.generation {

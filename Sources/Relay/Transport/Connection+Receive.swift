@@ -129,7 +129,11 @@ extension Connection {
         if case .sendClose = action {
             remember(code ?? .noStatus, text)
             // An empty close is answered with an empty one, a code with the same code (RFC 6455 §5.5.1).
-            if let code { queueClose(code, "") } else { queueFrame(.close, UnsafeRawBufferPointer(start: nil, count: 0)) }
+            if let code {
+                queueClose(code, "")
+            } else {
+                queueFrame(.close, UnsafeRawBufferPointer(start: nil, count: 0))
+            }
         }
         finish()
     }

@@ -101,7 +101,11 @@ extension Connection {
     /// Part of a pending send has left.
     func sent(_ count: Int) {
         isSending = false
-        if let secure { secure.ciphertext.consume(count, to: loop.pool) } else { outbound.consume(count, to: loop.pool) }
+        if let secure {
+            secure.ciphertext.consume(count, to: loop.pool)
+        } else {
+            outbound.consume(count, to: loop.pool)
+        }
         setDirty()
     }
 

@@ -31,7 +31,8 @@ struct Deadlines {
         switch phase {
         case .handshake, .open: phaseDeadline = .max
         case .closing: phaseDeadline = now + Self.closingMilliseconds
-        case .finishing: phaseDeadline = now + (limits?.slowConsumerDeadline.wholeMilliseconds ?? Self.closingMilliseconds)
+        case .finishing:
+            phaseDeadline = now + (limits?.slowConsumerDeadline.wholeMilliseconds ?? Self.closingMilliseconds)
         case .lingering: phaseDeadline = now + Self.lingeringMilliseconds
         }
     }

@@ -84,7 +84,8 @@ enum Binding {
         }
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
-        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        let descriptor = socket(
+            AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
         guard descriptor >= 0 else { throw StartError("cannot make a socket: \(System.describe(errno: errno))") }
         let length = socklen_t(MemoryLayout<sockaddr_un>.size)
         func withAddress(_ body: (UnsafePointer<sockaddr>) -> Int32) -> Int32 {
@@ -138,7 +139,8 @@ enum Binding {
         defer { freeaddrinfo(result) }
         var storage = sockaddr_storage()
         withUnsafeMutableBytes(of: &storage) {
-            $0.copyBytes(from: UnsafeRawBufferPointer(start: first.pointee.ai_addr, count: Int(first.pointee.ai_addrlen)))
+            $0.copyBytes(
+                from: UnsafeRawBufferPointer(start: first.pointee.ai_addr, count: Int(first.pointee.ai_addrlen)))
         }
         return Address(storage: storage, length: first.pointee.ai_addrlen, family: first.pointee.ai_family)
     }

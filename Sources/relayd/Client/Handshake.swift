@@ -21,7 +21,9 @@ enum Handshake {
             case .head(let head, let length):
                 let rest = Array(received[length...])
                 guard head.status == 101 else { throw refusal(head, rest, url) }
-                guard head.isUpgrade(accept: Digest.webSocketAccept(key: Array(key.utf8))), head.values(of: "sec-websocket-protocol").isEmpty else {
+                guard head.isUpgrade(accept: Digest.webSocketAccept(key: Array(key.utf8))),
+                    head.values(of: "sec-websocket-protocol").isEmpty
+                else {
                     throw notRelay(url, "its answer to the WebSocket handshake is wrong")
                 }
                 return rest

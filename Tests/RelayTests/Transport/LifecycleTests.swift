@@ -1,0 +1,160 @@
+import Testing
+
+@testable import Relay
+
+/// The whole table of the machine: every event in every state.
+@Suite struct `Life of a connection` {
+    enum Phase: CaseIterable {
+        case securing, readingHead, admitting, open, closing
+        /// Finishing, with more to throw away afterwards; and with nothing to come.
+        case finishing, finishingLast
+        case lingering, dead
+
+        /// A lifecycle that has come here by events alone.
+        func reached() -> Lifecycle {
+            var lifecycle = Lifecycle(isSecure: true)
+            if self == .securing { return lifecycle }
+            lifecycle.secured()
+            if self == .readingHead { return lifecycle }
+            lifecycle.headRead()
+            if self == .admitting { return lifecycle }
+            _ = lifecycle.admitted()
+            if self == .open { return lifecycle }
+            switch self {
+            case .finishing, .lingering: _ = lifecycle.violated()
+            case .finishingLast: _ = lifecycle.closeReceived()
+            case .dead: lifecycle.died()
+            default: _ = lifecycle.closeRequested()
+            }
+            if self == .lingering { _ = lifecycle.outputDrained() }
+            return lifecycle
+        }
+
+        /// Where a lifecycle is, by what can be seen of it. What `finishing` leads to shows when the output has drained.
+        init(of lifecycle: Lifecycle) {
+            if lifecycle.isSecuring {
+                self = .securing
+            } else if lifecycle.isReadingHead {
+                self = .readingHead
+            } else if lifecycle.isAdmitting {
+                self = .admitting
+            } else if lifecycle.isOpen {
+                self = .open
+            } else if lifecycle.isClosing {
+                self = .closing
+            } else if lifecycle.isFinishing {
+                var drained = lifecycle
+                self = drained.outputDrained() == .shutdownWrite ? .finishing : .finishingLast
+            } else {
+                self = lifecycle.isDead ? .dead : .lingering
+            }
+        }
+    }
+
+    /// Sends `event` to a lifecycle in every phase that `phases` has. What `changes` does not name stays as it was and
+    /// answers `otherwise`.
+    private func check<Action: Equatable>(
+        _ event: (inout Lifecycle) -> Action, in phases: [Phase] = Phase.allCases, otherwise: Action,
+        _ changes: [Phase: (Action, Phase)], sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        for phase in phases {
+            var lifecycle = phase.reached()
+            #expect(Phase(of: lifecycle) == phase, sourceLocation: sourceLocation)
+            let action = event(&lifecycle)
+            let (expectedAction, next) = changes[phase] ?? (otherwise, phase)
+            #expect(action == expectedAction, "in \(phase)", sourceLocation: sourceLocation)
+            #expect(Phase(of: lifecycle) == next, "from \(phase)", sourceLocation: sourceLocation)
+        }
+    }
+
+    private func happens(_ event: @escaping (inout Lifecycle) -> Void) -> (inout Lifecycle) -> Bool {
+        { lifecycle in
+            event(&lifecycle)
+            return true
+        }
+    }
+
+    @Test func `a plain connection begins with its head, a secure one with TLS`() {
+        #expect(Phase(of: Lifecycle(isSecure: false)) == .readingHead)
+        #expect(Phase(of: Lifecycle(isSecure: true)) == .securing)
+    }
+
+    @Test func `the way from TLS to frames`() {
+        check(happens { $0.secured() }, in: [.securing], otherwise: true, [.securing: (true, .readingHead)])
+        check(happens { $0.headRead() }, in: [.readingHead], otherwise: true, [.readingHead: (true, .admitting)])
+    }
+
+    @Test func `an app's yes opens only who still waits for it`() {
+        check({ $0.admitted() }, otherwise: false, [.admitting: (true, .open)])
+    }
+
+    @Test func `a refusal can be sent from the head on until the 101`() {
+        check(
+            { $0.refused() }, otherwise: false,
+            [.readingHead: (true, .finishing), .admitting: (true, .finishing)])
+    }
+
+    @Test func `our close frame is sent once, and only on an open connection`() {
+        check({ $0.closeRequested() }, otherwise: .none, [.open: (.sendClose, .closing)])
+    }
+
+    @Test func `the peer's close frame is echoed unless it answers ours`() {
+        check(
+            { $0.closeReceived() }, otherwise: .none,
+            [.open: (.sendClose, .finishingLast), .closing: (.none, .finishingLast)])
+    }
+
+    @Test func `a violation is answered once, and what still comes is thrown away`() {
+        check(
+            { $0.violated() }, otherwise: .none,
+            [.open: (.sendClose, .finishing), .closing: (.none, .finishing)])
+    }
+
+    @Test func `when the last bytes have left, the connection lingers if its peer may still send`() {
+        check(
+            { $0.outputDrained() }, otherwise: .none,
+            [.finishing: (.shutdownWrite, .lingering), .finishingLast: (.disconnect, .dead)])
+    }
+
+    @Test func `the peer's end of stream ends all but what is still to be sent`() {
+        let ended = (Lifecycle.EndAction.disconnect, Phase.dead)
+        check(
+            { $0.endOfStream() }, otherwise: .none,
+            [
+                .securing: ended, .readingHead: ended, .admitting: ended, .open: ended, .closing: ended,
+                .lingering: ended, .finishing: (.none, .finishingLast),
+            ])
+    }
+
+    @Test func `a failure of TLS leaves only the alert to be sent`() {
+        let alert = (true, Phase.finishing)
+        check(
+            happens { $0.securityFailed() }, in: [.securing, .readingHead, .admitting, .open, .closing, .dead],
+            otherwise: true,
+            [.securing: alert, .readingHead: alert, .admitting: alert, .open: alert, .closing: alert])
+    }
+
+    @Test func `whatever it was doing, it can die`() {
+        let changes = Dictionary(uniqueKeysWithValues: Phase.allCases.map { ($0, (true, Phase.dead)) })
+        check(happens { $0.died() }, otherwise: true, changes)
+    }
+
+    @Test func `frames are read while it is open and until the peer's close frame has come`() {
+        for phase in Phase.allCases {
+            let lifecycle = phase.reached()
+            #expect(lifecycle.readsFrames == [.open, .closing].contains(phase), "\(phase)")
+            #expect(lifecycle.isBeforeOpen == [.securing, .readingHead, .admitting].contains(phase), "\(phase)")
+        }
+    }
+
+    @Test func `events that only our own code can get wrong trap`() async {
+        await #expect(processExitsWith: .failure) {
+            var lifecycle = Lifecycle(isSecure: false)
+            lifecycle.secured()
+        }
+        await #expect(processExitsWith: .failure) {
+            var lifecycle = Lifecycle(isSecure: true)
+            lifecycle.headRead()
+        }
+    }
+}
