@@ -60,3 +60,20 @@ def echo():
 def tunnel(make_relay):
     """A relay with scripts/tunnel.lua."""
     return make_relay(scripts=[SCRIPTS / "tunnel.lua"])
+
+
+@pytest.fixture(scope="module")
+def greeter():
+    """A relay with a few small instructions."""
+    with Relay() as relay:
+        relay.add("greet", "function(conn, name) return 'hello ' .. tostring(name) end")
+        relay.add("send twice", "function(conn, text) conn:send(text) conn:send(text) return 'sent' end")
+        relay.add("both", "function(conn) return 'a line', {fact = true} end")
+        relay.add("secret", "function(conn) return 'secret' end", public=False)
+        relay.add("types", "function(conn, ...) local r = {} for i = 1, select('#', ...) do "
+                           "r[i] = math.type((select(i, ...))) or type((select(i, ...))) end return r end")
+        relay.add("echo parameters", "function(conn, ...) return {...} end")
+        relay.add("named", "function(conn, p) return {kind = type(p), x = p and p.x, deep = p and p.a and p.a.b} end")
+        relay.add("nothing", "function(conn) end")
+        relay.add("raise", "function(conn)\n\n  error('no such thing')\nend")
+        yield relay

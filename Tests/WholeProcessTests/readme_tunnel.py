@@ -5,19 +5,18 @@ import json
 import pathlib
 import ssl
 
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 numbers = itertools.count()
 
 
-def request(socket, instruction, *parameters, credential=None, named=None):
+async def request(socket, instruction, *parameters, credential=None, named=None):
     """Sends one instruction and returns its result; what the relay says meanwhile is passed over."""
     message = {"instruction": instruction, "parameters": named or list(parameters), "id": next(numbers)}
     if credential:
         message["credential"] = credential
-    socket.send(json.dumps(message))
-    while True:
-        text = socket.recv(timeout=30)
+    await socket.send(json.dumps(message))
+    async for text in socket:
         reply = json.loads(text) if text.startswith("{") else {}
         if reply.get("id") == message["id"]:
             if "error" in reply:
@@ -29,10 +28,10 @@ def open_socket(url, certificate):
     return connect(url, ssl=ssl.create_default_context(cafile=certificate))
 
 
-def make_tunnel(url, certificate, credential, folder):
+async def make_tunnel(url, certificate, credential, folder):
     """Sends the six functions of `folder` to the relay, one by one, and initializes."""
-    with open_socket(url, certificate) as admin:
+    async with open_socket(url, certificate) as admin:
         for file in sorted(pathlib.Path(folder).glob("*.lua")):
             added = {"instructionToAdd": file.stem, "body": file.read_text(), "public": file.stem != "initialize"}
-            request(admin, "add instruction", credential=credential, named=added)
-        return request(admin, "initialize", credential=credential)
+            await request(admin, "add instruction", credential=credential, named=added)
+        return await request(admin, "initialize", credential=credential)

@@ -1,5 +1,5 @@
-"""Frames, messages and the close handshake: RFC 6455 §5 to §8, and CASES 42 to 57. Case 50 (compression) does not apply:
-no extension is agreed to, which `test_handshake.py` shows; a frame with RSV1 set is a protocol error here."""
+"""Frames, messages and the close handshake: RFC 6455 §5 to §8, and CASES 42 to 57. Case 50 (compression) does
+not apply: no extension is agreed to, as `test_handshake.py` shows; a frame with RSV1 set is a protocol error here."""
 
 import struct
 import threading

@@ -1,9 +1,11 @@
 """The tunnel: six functions sent one by one into an empty relay, and the script that is the same in one piece."""
 
+import asyncio
+
 import pytest
 
 import readme_tunnel
-from conditions import eventually
+from conditions import DEADLINE, eventually
 from relay import SCRIPTS, Refused, Relay
 from wire import TEXT, frame
 
@@ -17,25 +19,29 @@ NAMES = [
 
 
 def test_six_bodies_sent_one_by_one_tunnel_text_both_ways_over_tls():
-    with Relay("--tls-self-signed", listen=["wss://localhost:0"]) as relay:
+    async def tunnel(relay):
         certificate = relay.state / "tls-certificate.pem"
-        done = readme_tunnel.make_tunnel(relay.url, certificate, relay.admin, SCRIPTS / "tunnel")
+        done = await readme_tunnel.make_tunnel(relay.url, certificate, relay.admin, SCRIPTS / "tunnel")
         assert done == "initialized tunnel relay"
-        with readme_tunnel.open_socket(relay.url, certificate) as server, \
+        request = readme_tunnel.request
+        async with readme_tunnel.open_socket(relay.url, certificate) as server, \
                 readme_tunnel.open_socket(relay.url, certificate) as client:
-            made = readme_tunnel.request(server, "create server credential")
-            installed = readme_tunnel.request(server, "install server", made["server"], made["credential"])
+            made = await request(server, "create server credential")
+            installed = await request(server, "install server", made["server"], made["credential"])
             assert installed == {"installed": True, "server": 0}
-            connected = readme_tunnel.request(client, "connect to server", 0, 80)
+            connected = await request(client, "connect to server", 0, 80)
             channel = connected["channel"]
-            assert server.recv(timeout=30) == f"connected:atPort:for: {channel}{D}80{D}127.0.0.1"
+            assert await server.recv() == f"connected:atPort:for: {channel}{D}80{D}127.0.0.1"
             for number in range(100):
                 text = f"to the server {number} κόσμε"
-                assert readme_tunnel.request(client, "forward to server", channel, text)["forwarded"] is True
-                assert server.recv(timeout=30) == f"from:data: {channel}{D}{text}"
+                assert (await request(client, "forward to server", channel, text))["forwarded"] is True
+                assert await server.recv() == f"from:data: {channel}{D}{text}"
                 text = f"to the client {number} 🦊"
-                assert readme_tunnel.request(server, "forward to client", channel, text)["forwarded"] is True
-                assert client.recv(timeout=30) == f"from:data: 0{D}{text}"
+                assert (await request(server, "forward to client", channel, text))["forwarded"] is True
+                assert await client.recv() == f"from:data: 0{D}{text}"
+
+    with Relay("--tls-self-signed", listen=["wss://localhost:0"]) as relay:
+        asyncio.run(asyncio.wait_for(tunnel(relay), 3 * DEADLINE))
 
 
 @pytest.fixture(scope="module", params=["bodies", "script"])

@@ -68,6 +68,23 @@ def upgrade_head(path="/", host="relay.test", key=SAMPLE_KEY, extra=(), version=
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
+def head(*lines):
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def request(without=(), replaced=None, added=(), first="GET / HTTP/1.1"):
+    """A proper handshake, but for what the test changes."""
+    fields = {
+        "Host": "relay.test",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": SAMPLE_KEY,
+        "Sec-WebSocket-Version": "13",
+    }
+    fields.update(replaced or {})
+    return head(first, *(f"{name}: {value}" for name, value in fields.items() if name not in without), *added)
+
+
 class Response:
     """The head of an HTTP response, and its body where one was announced."""
 

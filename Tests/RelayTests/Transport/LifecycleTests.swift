@@ -30,7 +30,7 @@ import Testing
             return lifecycle
         }
 
-        /// Where a lifecycle is, by what can be seen of it. What `finishing` leads to shows when the output has drained.
+        /// Where a lifecycle is, by what can be seen of it. Where `finishing` leads shows when all has left.
         init(of lifecycle: Lifecycle) {
             if lifecycle.isSecuring {
                 self = .securing
