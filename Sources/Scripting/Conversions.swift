@@ -68,7 +68,7 @@ extension HookPoint {
             case "message": .message
             case "close": .close
             case "reload": .reload
-            default: .event(String(name.dropFirst("event:".count)))
+            default: .event(VerbatimText(String(name.dropFirst("event:".count))))
             }
     }
 

@@ -172,8 +172,8 @@ final class Bench {
         }
         hooks += unit.hooks.map { ($0.point, $0.function) }
         var chains: [String: FunctionReference] = [:]
-        for case (.event(let name), _) in hooks where chains[name] == nil {
-            chains[name] = chain(.event(name))
+        for case (.event(let name), _) in hooks where chains[name.text] == nil {
+            chains[name.text] = chain(.event(name))
         }
         engine.activate(generation: generation, eventChains: chains)
     }

@@ -88,7 +88,7 @@ extension App {
         switch kind {
         case .modules:
             let modules = set.modules.sorted { $0.key < $1.key }
-            return try encode(modules.map { ModuleDescription(module: $0.key, version: $0.value) })
+            return try encode(modules.map { ModuleDescription(module: $0.key.text, version: $0.value) })
         case .instructions:
             let instructions = set.instructions.values.sorted { $0.name < $1.name }
             return try encode(instructions.map(InstructionDescription.init))

@@ -14,6 +14,7 @@ extension App {
     ) throws(InstructionError) -> LoadResult {
         try check(ifGeneration)
         try checkName(name, "script")
+        let key = VerbatimText(name)
         let unit = try staged { () throws(ScriptFailure) in
             try source.withUnsafeBytes { bytes in
                 Result { () throws(ScriptFailure) in try engine.stage(script: name, source: bytes) }
@@ -21,16 +22,16 @@ extension App {
         }
         return try finish(unit, isDryRun: isDryRun) { () throws(InstructionError) in
             var next = draft()
-            next.instructions = next.instructions.filter { $0.value.script != name }
+            next.instructions = next.instructions.filter { $0.value.script.map { VerbatimText($0) } != key }
             for staged in unit.instructions {
-                if let owner = next.instructions[staged.name]?.script {
+                if let owner = next.instructions[VerbatimText(staged.name)]?.script {
                     throw InstructionError(
                         .conflict, "The instruction '\(staged.name)' belongs to the script '\(owner)' already.")
                 }
                 try next.define(staged, script: name)
             }
-            let script = InstructionSet.Script(name: name, hooks: unit.hooks)
-            if let position = next.scripts.firstIndex(where: { $0.name == name }) {
+            let script = InstructionSet.Script(name: key, hooks: unit.hooks)
+            if let position = next.scripts.firstIndex(where: { $0.name == key }) {
                 next.scripts[position] = script
             } else {
                 next.scripts.append(script)
@@ -54,7 +55,7 @@ extension App {
             for staged in unit.instructions { try next.define(staged, script: nil) }
             return next
         }
-        guard let instruction = set.instructions[name] else {
+        guard let instruction = set.instructions[VerbatimText(name)] else {
             throw InstructionError(.internal, "The instruction '\(name)' was added and is not there.")
         }
         return instruction
@@ -66,29 +67,30 @@ extension App {
         let unit = try staged { () throws(ScriptFailure) in try engine.stage(module: name, source: source) }
         _ = try finish(unit) { () throws(InstructionError) in
             var next = draft()
-            next.modules[name, default: 0] += 1
+            next.modules[VerbatimText(name), default: 0] += 1
             return next
         }
-        return set.modules[name] ?? 0
+        return set.modules[VerbatimText(name)] ?? 0
     }
 
     func remove(instruction name: String) throws(InstructionError) -> Int {
-        guard set.instructions[name] != nil else {
+        guard set.instructions[VerbatimText(name)] != nil else {
             throw InstructionError(.notFound, "There is no instruction '\(name)' to remove.")
         }
         var next = draft()
-        next.instructions[name] = nil
+        next.instructions[VerbatimText(name)] = nil
         try swap(next)
         return set.generation
     }
 
     func unload(script name: String) throws(InstructionError) -> Int {
-        guard set.scripts.contains(where: { $0.name == name }) else {
+        let key = VerbatimText(name)
+        guard set.scripts.contains(where: { $0.name == key }) else {
             throw InstructionError(.notFound, "There is no script '\(name)' to unload.")
         }
         var next = draft()
-        next.scripts.removeAll { $0.name == name }
-        next.instructions = next.instructions.filter { $0.value.script != name }
+        next.scripts.removeAll { $0.name == key }
+        next.instructions = next.instructions.filter { $0.value.script.map { VerbatimText($0) } != key }
         try swap(next)
         return set.generation
     }
@@ -98,19 +100,20 @@ extension App {
     /// The next set while it is being put together.
     struct Draft {
         var generation: Int
-        var instructions: [String: Instruction]
+        var instructions: [VerbatimText: Instruction]
         var scripts: [InstructionSet.Script]
-        var versions: [String: Int]
-        var modules: [String: Int]
+        var versions: [VerbatimText: Int]
+        var modules: [VerbatimText: Int]
         var maximumInstructions: Int
 
         mutating func define(_ staged: StagedUnit.Instruction, script: String?) throws(InstructionError) {
             guard !BuiltIn.isReserved(staged.name) else {
                 throw InstructionError(.conflict, "'\(staged.name)' is one of the relay's own instructions.")
             }
-            let version = versions[staged.name, default: 0] + 1
-            versions[staged.name] = version
-            instructions[staged.name] = Instruction(
+            let name = VerbatimText(staged.name)
+            let version = versions[name, default: 0] + 1
+            versions[name] = version
+            instructions[name] = Instruction(
                 name: staged.name, version: version, isPublic: staged.isPublic, summary: staged.summary,
                 script: script, generation: generation, function: staged.function)
             guard instructions.count <= maximumInstructions else {

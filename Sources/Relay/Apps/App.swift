@@ -120,7 +120,7 @@ package final class App {
     // MARK: What follows from a call
 
     func emit(_ event: String, _ server: ServerID, _ connection: ConnectionID) {
-        guard set.chains[.event(event)] != nil else { return }
+        guard set.chains[.event(VerbatimText(event))] != nil else { return }
         var json = Array(#"{"server":"#.utf8)
         server.write(into: &json)
         json.append(contentsOf: #","connection":\#(connection.rawValue)}"#.utf8)
@@ -132,7 +132,7 @@ package final class App {
         while !isInEngine, !afterwards.isEmpty {
             switch afterwards.removeFirst() {
             case .event(let event, let json):
-                guard let chain = set.chains[.event(event)] else { continue }
+                guard let chain = set.chains[.event(VerbatimText(event))] else { continue }
                 call(chain, .fixed("event hook"), .event(json: json), .nobody)
             case .handshake(let connection, let outcome):
                 finish(.handshake(connection), outcome)

@@ -24,7 +24,7 @@ package struct ScriptTimerID: Hashable, Sendable {
 /// Where scripts can hook in (DESIGN §8). `event` carries the NAME of `relay.on("event:NAME", f)`.
 package enum HookPoint: Hashable, Sendable {
     case handshake, open, message, close, reload
-    case event(String)
+    case event(VerbatimText)
 }
 
 /// What a call hands to its function. Buffers are lent for the duration of the call only.

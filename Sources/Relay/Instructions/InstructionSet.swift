@@ -3,7 +3,7 @@
 package struct InstructionSet: Sendable {
     /// A script as it was loaded.
     package struct Script: Sendable {
-        package var name: String
+        package var name: VerbatimText
         package var hooks: [StagedUnit.Hook]
     }
 
@@ -14,12 +14,12 @@ package struct InstructionSet: Sendable {
     }
 
     package let generation: Int
-    package let instructions: [String: Instruction]
+    package let instructions: [VerbatimText: Instruction]
     /// In the order in which they were first loaded, which is the order of their hooks.
     package let scripts: [Script]
     /// The highest version that each name ever had, so that a name that comes back goes on counting.
-    package let versions: [String: Int]
-    package let modules: [String: Int]
+    package let versions: [VerbatimText: Int]
+    package let modules: [VerbatimText: Int]
     /// One function per hook point that has hooks.
     package let chains: [HookPoint: FunctionReference]
     /// The two chains that a message or a connection looks for, without hashing.
@@ -30,8 +30,9 @@ package struct InstructionSet: Sendable {
         generation: 0, instructions: [:], scripts: [], versions: [:], modules: [:], chains: [:])
 
     init(
-        generation: Int, instructions: [String: Instruction], scripts: [Script], versions: [String: Int],
-        modules: [String: Int], chains: [HookPoint: FunctionReference]
+        generation: Int, instructions: [VerbatimText: Instruction], scripts: [Script],
+        versions: [VerbatimText: Int],
+        modules: [VerbatimText: Int], chains: [HookPoint: FunctionReference]
     ) {
         self.generation = generation
         self.instructions = instructions
@@ -50,7 +51,7 @@ package struct InstructionSet: Sendable {
 
     var eventChains: [String: FunctionReference] {
         var result: [String: FunctionReference] = [:]
-        for case (.event(let name), let chain) in chains { result[name] = chain }
+        for case (.event(let name), let chain) in chains { result[name.text] = chain }
         return result
     }
 

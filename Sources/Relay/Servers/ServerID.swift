@@ -12,6 +12,21 @@ package enum ServerID: Hashable, Sendable, CustomStringConvertible {
 }
 
 extension ServerID {
+    package static func == (a: ServerID, b: ServerID) -> Bool {
+        switch (a, b) {
+        case (.name(let a), .name(let b)): VerbatimText(a) == VerbatimText(b)
+        case (.number(let a), .number(let b)): a == b
+        case (.name, .number), (.number, .name): false
+        }
+    }
+
+    package func hash(into hasher: inout Hasher) {
+        switch self {
+        case .name(let name): hasher.combine(VerbatimText(name))
+        case .number(let number): hasher.combine(number)
+        }
+    }
+
     /// Appends the id as JSON: a string or a number.
     func write(into json: inout [UInt8]) {
         switch self {

@@ -4,6 +4,7 @@ internal import Logging
 extension Connection {
     /// The loop has received. `bytes` are lent, and changed in place (decoded frames are unmasked there).
     func received(_ bytes: UnsafeMutableRawBufferPointer) {
+        if lifecycle.ignoresInput { return }
         deadlines.lastReceived = loop.now
         if let secure {
             decrypt(UnsafeRawBufferPointer(bytes), secure)
@@ -25,7 +26,7 @@ extension Connection {
             case .failed(let failure): return tlsFailed(failure)
             }
         }
-        while !lifecycle.isDead {
+        while !lifecycle.ignoresInput {
             let step = secure.session.read(into: loop.plaintext, output: &secure.ciphertext, pool: loop.pool)
             switch step {
             case .bytes(let count):
@@ -46,7 +47,7 @@ extension Connection {
         loop.shared.logger.debug(
             "TLS failed", metadata: ["connection": "\(id)", "remote": "\(address.host)", "reason": "\(failure)"])
         secure?.hasSaidGoodbye = true
-        lifecycle.securityFailed()
+        guard lifecycle.securityFailed() else { return }
         deadlines.enter(.finishing, at: loop.now, limits: loop.limits)
         updateTimer()
         setDirty()

@@ -75,10 +75,9 @@ struct Deadlines {
 }
 
 extension Duration {
-    /// Rounded up, so that a short duration is not none.
+    /// Rounded up, so that a short duration is not none; a negative one is none, and none is longer than a century.
     var wholeMilliseconds: UInt64 {
-        let (seconds, attoseconds) = components
-        guard seconds >= 0 else { return 0 }
+        let (seconds, attoseconds) = min(max(self, .zero), .seconds(3_200_000_000)).components
         return UInt64(seconds) * 1000 + UInt64((attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000)
     }
 }

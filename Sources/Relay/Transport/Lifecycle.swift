@@ -2,7 +2,7 @@
 /// of sockets, TLS or frames; `Connection` carries its actions out.
 struct Lifecycle {
     private enum State {
-        /// The TLS handshake is under way. Next: readingHead, lingering, dead.
+        /// The TLS handshake is under way. Next: readingHead, finishing, dead.
         case securing
         /// The request head has not arrived whole. Next: admitting, finishing, dead.
         case readingHead
@@ -41,6 +41,13 @@ struct Lifecycle {
         switch state {
         case .securing, .readingHead, .admitting: true
         case .open, .closing, .finishing, .lingering, .dead: false
+        }
+    }
+    /// Whatever still comes is thrown away.
+    var ignoresInput: Bool {
+        switch state {
+        case .finishing, .lingering, .dead: true
+        case .securing, .readingHead, .admitting, .open, .closing: false
         }
     }
     /// Incoming bytes are frames.
@@ -151,11 +158,15 @@ struct Lifecycle {
         }
     }
 
-    /// The TLS layer failed: its alert is queued and nothing can be said above it.
-    mutating func securityFailed() {
-        guard case .dead = state else {
+    /// The TLS layer failed: its alert is queued and nothing can be said above it. False where the end has begun
+    /// already, which must not begin anew.
+    mutating func securityFailed() -> Bool {
+        switch state {
+        case .securing, .readingHead, .admitting, .open, .closing:
             state = .finishing(mayReceiveMore: true)
-            return
+            return true
+        case .finishing, .lingering, .dead:
+            return false
         }
     }
 

@@ -100,9 +100,9 @@ enum Binding {
             }
             unlink(path)
         }
-        let previousMask = umask(0o177)
+        // The file gets the socket's mode (unix(7)), so nobody can connect between bind and a later chmod.
+        fchmod(descriptor, 0o600)
         let code = withAddress { bind(descriptor, $0, length) }
-        umask(previousMask)
         guard code == 0, listen(descriptor, backlog) == 0 else {
             let reason = System.describe(errno: errno)
             System.close(descriptor)

@@ -98,7 +98,7 @@ struct CheckCommand: ParsableCommand {
         case .message: "message"
         case .close: "close"
         case .reload: "reload"
-        case .event(let name): "event:\(printable(name))"
+        case .event(let name): "event:\(printable(name.text))"
         }
     }
 

@@ -7,10 +7,10 @@ import Testing
     /// What can be seen of a set from outside.
     private struct Served: Equatable {
         var generation: Int
-        var instructions: [String: ObjectIdentifier]
-        var scripts: [String]
-        var versions: [String: Int]
-        var modules: [String: Int]
+        var instructions: [VerbatimText: ObjectIdentifier]
+        var scripts: [VerbatimText]
+        var versions: [VerbatimText: Int]
+        var modules: [VerbatimText: Int]
         var functions: Set<FunctionReference>
 
         init(_ set: InstructionSet) {
@@ -386,5 +386,20 @@ import Testing
         fixture.app.limitsChanged(limits)
         #expect(fixture.engine.budgets.burst == .milliseconds(77))
         #expect(fixture.engine.budgets.memoryBytes == 1 << 20)
+    }
+
+    @Test func `names that Unicode takes for the same and the wire does not are two`() throws {
+        let fixture = try AppFixture()
+        _ = try fixture.app.add(instruction: "caf\u{E9}", body: "", isPublic: true)
+        _ = try fixture.app.add(instruction: "cafe\u{301}", body: "", isPublic: true)
+        #expect(fixture.app.set.instructions.count == 2)
+        for name in ["caf\u{E9}", "cafe\u{301}"] {
+            let entry = Array(name.utf8).withUnsafeBytes { fixture.app.set.entry($0) }
+            guard case .instruction(let found) = entry else {
+                Issue.record("\(name.utf8.count) bytes are not found")
+                continue
+            }
+            #expect(found.name.utf8.elementsEqual(name.utf8))
+        }
     }
 }

@@ -142,4 +142,12 @@ import Testing
         #expect(ServerID.name("box").description == "box")
         #expect(ServerID.number(-3).description == "-3")
     }
+
+    @Test func `names that Unicode takes for the same and the wire does not are two servers`() {
+        var registry = ServerRegistry()
+        let one = ConnectionID(rawValue: 1)
+        #expect(registry.install(.name("caf\u{E9}"), one, replaces: false) == .installed)
+        #expect(registry[.name("cafe\u{301}")] == nil)
+        #expect(registry[.name("caf\u{E9}")] == one)
+    }
 }
