@@ -19,8 +19,8 @@ enum PercentEncoding {
     }
 }
 
-/// The query of a request target: `name=value` items between `&`. A `+` is a plus, as RFC 3986 has it and tokens need it,
-/// not the blank that forms make of it.
+/// The query of a request target: `name=value` items between `&`. A `+` is a plus, as RFC 3986 has it and
+/// tokens need it, not the blank that forms make of it.
 enum Query {
     /// The value of the first item of this name, decoded; nil where there is none, or where it cannot be decoded to
     /// text without control characters. An item without `=` has the empty value.

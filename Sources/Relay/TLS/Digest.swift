@@ -88,6 +88,7 @@ package enum Digest {
 
         private static func fetch(_ name: String) -> OpaquePointer {
             guard let algorithm = EVP_MD_fetch(nil, name, nil) else {
+                // A build of OpenSSL without it cannot do TLS or WebSocket: found at the first use, whatever the input.
                 fatalError("OpenSSL has no \(name): \(OpenSSLErrors.takeReason())")
             }
             return algorithm
@@ -96,6 +97,7 @@ package enum Digest {
         private static func makeHMAC() -> OpaquePointer {
             var name = Array("SHA256".utf8CString)
             guard let context = copenssl_make_hmac_context(&name) else {
+                // As above.
                 fatalError("OpenSSL has no HMAC: \(OpenSSLErrors.takeReason())")
             }
             return context

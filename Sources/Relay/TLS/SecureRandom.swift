@@ -6,6 +6,7 @@ package enum SecureRandom {
     package static func fill(_ buffer: UnsafeMutableRawBufferPointer) {
         guard let start = buffer.baseAddress, buffer.count > 0 else { return }
         guard RAND_bytes(start.assumingMemoryBound(to: UInt8.self), Int32(buffer.count)) == 1 else {
+            // Going on with guessable secrets would be worse than ending.
             fatalError("no secure randomness: \(OpenSSLErrors.takeReason())")
         }
     }

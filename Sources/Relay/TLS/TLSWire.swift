@@ -45,7 +45,7 @@ struct TLSWire {
             BIO_meth_set_read_ex(method, { readBytes($0, $1, $2, $3) }) == 1,
             BIO_meth_set_write_ex(method, { writeBytes($0, $1, $2, $3) }) == 1,
             BIO_meth_set_ctrl(method, { _, command, _, _ in control(command) }) == 1
-        else { fatalError("out of memory") }
+        else { fatalError("out of memory") }  // As Swift itself does when an object cannot be made.
         return method
     }()
 

@@ -3,7 +3,7 @@ internal import Glibc
 /// One WebSocket to the relay: the thin executor of `Lifecycle`. It owns the descriptor, the TLS session, the frame
 /// reader and the output that waits; it lives on one loop at a time and is touched by that loop's thread only.
 ///
-/// What enters: completions of the loop (`received`, `sent`, `endOfStream`) and calls of its app (`sendMessage`, `close`).
+/// What enters: completions of the loop (`received`, `sent`, `endOfStream`), calls of its app (`sendMessage`, `close`).
 /// What leaves: whole messages to the app, bytes to the loop's backend, once per turn.
 final class Connection {
     let id = ConnectionID.next()

@@ -19,6 +19,7 @@ struct MessageAssembly: ~Copyable {
         if count + piece.count > capacity {
             // Doubling, so that a long message costs a constant number of copies per byte.
             capacity = max(capacity * 2, count + piece.count, 1024)
+            // Out of memory, Swift itself ends the process; what one connection can ask for is bounded by the reader.
             guard let grown = realloc(storage, capacity) else { fatalError("out of memory") }
             storage = grown
         }

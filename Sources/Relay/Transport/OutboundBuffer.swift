@@ -66,6 +66,7 @@ final class ChunkPool {
     }
 
     private static func make(capacity: Int) -> UnsafeMutablePointer<Chunk> {
+        // Out of memory, Swift itself ends the process; how much may wait is bounded where it is queued.
         guard let memory = malloc(MemoryLayout<Chunk>.stride + capacity) else { fatalError("out of memory") }
         let chunk = memory.bindMemory(to: Chunk.self, capacity: 1)
         chunk.initialize(to: Chunk(next: nil, start: 0, end: 0, capacity: Int32(capacity)))
