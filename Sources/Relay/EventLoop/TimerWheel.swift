@@ -89,8 +89,7 @@ struct TimerWheel {
 
     /// When to call `advance` next: the earliest deadline where it lies in the present span of 256 ticks, else a time
     /// before it at which timers move down a level: a loop wakes for nothing at most once a timer and level. Nil
-    /// without
-    /// timers.
+    /// without timers.
     var nextDeadline: UInt64? { nextBucket?.tick }
 
     /// The first bucket that is not empty, and the tick at which its span begins.

@@ -1,6 +1,6 @@
 /// Names to values, looked up by the bytes of a frame, without a String. Open addressing with linear probing; built
-/// once per instruction set and then only read. The names come from operators, so the hash need not resist attack: a lookup
-/// of hostile bytes costs one pass over them and a probe or two.
+/// once per instruction set and then only read. The names come from operators, so the hash need not resist attack: a
+/// lookup of hostile bytes costs one pass over them and a probe or two.
 package struct NameTable<Value: Sendable>: Sendable {
     private struct Entry: Sendable {
         let hash: UInt64

@@ -16,7 +16,8 @@ import Testing
         chains: [HookPoint: FunctionReference] = [:]
     ) -> InstructionSet {
         InstructionSet(
-            generation: 1, instructions: Dictionary(uniqueKeysWithValues: instructions.map { (VerbatimText($0.name), $0) }),
+            generation: 1,
+            instructions: Dictionary(uniqueKeysWithValues: instructions.map { (VerbatimText($0.name), $0) }),
             scripts: scripts, versions: [:], modules: [:], chains: chains)
     }
 
