@@ -40,6 +40,8 @@ package final class Daemon {
 
     private func makeDefaultApp() throws(StartError) {
         let app: App
+        // The first name of all goes to the first loop.
+        _ = shared.apps.reserve(App.defaultName, loopCount: loops.count)
         do { app = try App.make(name: App.defaultName, loop: loops[0]) } catch {
             throw StartError("cannot make the default app: \(error.message)")
         }
@@ -49,7 +51,7 @@ package final class Daemon {
             }
         }
         loops[0].apps[app.name] = app
-        _ = shared.apps.add(app.name, loop: 0)
+        shared.apps.publish(app.name, serial: app.serial)
     }
 
     private func bind(_ listener: ListenerURL) throws(StartError) {

@@ -138,25 +138,46 @@ final class ConnectionDirectory: Sendable {
     func loop(of id: ConnectionID) -> Int? { shard(id).loops.withLock { $0[id].map(Int.init) } }
 }
 
-/// Which apps there are, and the home loop of each.
+/// Which apps there are, and the home loop of each. A name is reserved first, so that two who make an app of one name at
+/// a time do not both get it, and published once the app is on its way to its loop, so that nobody arrives before it.
 final class AppDirectory: Sendable {
-    private let homes = Mutex<[String: Int]>([:])
+    struct Home {
+        var loop: Int
+        /// The app's serial; nil as long as the name is only reserved.
+        var serial: UInt64?
+    }
+    private let homes = Mutex<[String: Home]>([:])
 
-    func homeLoop(of app: String) -> Int? { homes.withLock { $0[app] } }
+    func homeLoop(of app: String) -> Int? {
+        homes.withLock { homes in homes[app].flatMap { $0.serial == nil ? nil : $0.loop } }
+    }
 
-    /// False where the name is taken.
-    func add(_ app: String, loop: Int) -> Bool {
+    /// Reserves the name on one of `loopCount` loops, in turns; nil where it is taken.
+    func reserve(_ app: String, loopCount: Int) -> Int? {
         homes.withLock { homes in
-            guard homes[app] == nil else { return false }
-            homes[app] = loop
-            return true
+            guard homes[app] == nil else { return nil }
+            let loop = homes.count % loopCount
+            homes[app] = Home(loop: loop, serial: nil)
+            return loop
         }
     }
 
-    /// The home loop that the app had.
-    func remove(_ app: String) -> Int? { homes.withLock { $0.removeValue(forKey: app) } }
+    func publish(_ app: String, serial: UInt64) { homes.withLock { $0[app]?.serial = serial } }
+
+    /// The app could not be made after all.
+    func release(_ app: String) { homes.withLock { $0[app] = nil } }
+
+    /// Removes a published app; nil where there is none.
+    func remove(_ app: String) -> (loop: Int, serial: UInt64)? {
+        homes.withLock { homes in
+            guard let home = homes[app], let serial = home.serial else { return nil }
+            homes[app] = nil
+            return (home.loop, serial)
+        }
+    }
 
     var all: [(name: String, loop: Int)] {
-        homes.withLock { homes in homes.map { (name: $0.key, loop: $0.value) }.sorted { $0.name < $1.name } }
+        let published = homes.withLock { homes in homes.filter { $0.value.serial != nil } }
+        return published.map { (name: $0.key, loop: $0.value.loop) }.sorted { $0.name < $1.name }
     }
 }

@@ -1,7 +1,9 @@
 """Scripts that loop, allocate, send or fail, through the real relay: CASES 1 to 22. What they hit is one call; the
 connection that called, the other connections and the generation that serves go on."""
 
+import signal
 import threading
+import time
 
 import pytest
 
@@ -12,7 +14,7 @@ from wire import TEXT, frame
 
 @pytest.fixture(scope="module")
 def relay():
-    limits = {"scriptMemory": "32MiB", "outputBytesPerCall": "1MiB"}
+    limits = {"scriptMemory": "32MiB", "outputBytesPerCall": "1MiB", "burst": "50ms"}
     with Relay(scripts=[TEST_SCRIPTS / "echo.lua"], limits=limits) as relay:
         yield relay
 
@@ -139,6 +141,22 @@ def test_a_loop_in_a_timer_or_a_hook_is_stopped_and_logged(relay):
             client.request("later")
         eventually(lambda: relay.log.count("budget_exceeded") >= before + 4, "four calls were stopped and logged")
     relay.invoke("unload script", named={"name": "hooks.lua"})
+
+
+def test_time_in_which_the_process_does_not_run_is_no_scripts_fault():
+    """A busy machine takes the processor away in the middle of a call; that must not cost anybody a message."""
+    calls, request = 300, frame(TEXT, '{"instruction": "work", "id": 1}')
+    with Relay(limits={"burst": "100ms"}) as relay:
+        relay.add("work", "function(conn) local s = 0 for i = 1, 500000 do s = s + i end return s end")
+        with relay.raw(upgraded=True) as raw:
+            raw.send(request * calls)
+            for _ in range(10):  # While the calls are being made.
+                relay.signal(signal.SIGSTOP)
+                time.sleep(0.15)  # Longer than the burst.
+                relay.signal(signal.SIGCONT)
+                time.sleep(0.02)
+            answers = [raw.read_message() for _ in range(calls)]
+    assert set(answers) == {'{"id":1,"result":125000250000}'}
 
 
 # Cases 6 and 9: single calls that take long

@@ -12,10 +12,10 @@ extension App {
         do throws(InstructionError) {
             switch builtIn {
             case .invoke:
-                return try runInvoke(parameters, connection, id)
+                try runInvoke(parameters, connection, id)
             case .eval:
                 let decoded = try decode(EvalParameters.self, parameters)
-                return evaluate(decoded.body, connection, id)
+                evaluate(decoded.body, connection, id)
             default:
                 let result = try result(of: builtIn, parameters, connection, rights)
                 if let id { result.withUnsafeBytes { answer(connection, id: id, .success($0)) } }
@@ -24,6 +24,7 @@ extension App {
             livecode(connection) { Livecode.returned(error.message) }
             if let id { answer(connection, id: id, .failure(error)) }
         }
+        settle()
     }
 
     /// `invoke`: its parameters have the form of a request themselves.
@@ -122,8 +123,8 @@ extension App {
         guard reason.utf8.count <= 123 else {
             throw InstructionError(.badParameters, "A close reason has at most 123 bytes (RFC 6455 §5.5).")
         }
-        if let connection = connections[id] {
-            connection.close(code, reason: reason)
+        if connections[id] != nil {
+            afterwards.append(.close(id, code, reason))
         } else if rights.isRelayAdmin, let home = shared.directory.loop(of: id) {
             shared.loops[home].mailbox.post(.close(id, code, reason: reason))
         } else {
@@ -145,27 +146,27 @@ extension App {
             guard name != App.defaultName else {
                 throw InstructionError(.forbidden, "The default app cannot be removed.")
             }
-            guard let home = shared.apps.remove(name) else {
+            guard let removed = shared.apps.remove(name) else {
                 throw InstructionError(.notFound, "There is no app '\(name)'.")
             }
-            shared.loops[home].mailbox.post(.removeApp(name))
+            shared.loops[removed.loop].mailbox.post(.removeApp(name, serial: removed.serial))
         }
         return try encode(AppResult(app: name))
     }
 
     private func createApp(_ name: String) throws(InstructionError) {
-        // Apps go round the loops by their number; one app uses one loop until its servers have channels.
-        let home = shared.loops[shared.apps.all.count % shared.loops.count]
-        guard shared.apps.homeLoop(of: name) == nil else {
+        guard let index = shared.apps.reserve(name, loopCount: shared.loops.count) else {
             throw InstructionError(.conflict, "There is an app '\(name)' already.")
         }
-        let app: App
-        do { app = try App.make(name: name, loop: home) } catch { throw InstructionError(error) }
-        // Posted before the name is known, so that no connection reaches the loop before the app does.
-        home.mailbox.post(.addApp(AppTransfer(app)))
-        guard shared.apps.add(name, loop: home.index) else {
-            home.mailbox.post(.removeApp(name))
-            throw InstructionError(.conflict, "There is an app '\(name)' already.")
+        let home = shared.loops[index]
+        do {
+            let app = try App.make(name: name, loop: home)
+            let serial = app.serial
+            home.mailbox.post(.addApp(AppTransfer(app)))
+            shared.apps.publish(name, serial: serial)
+        } catch {
+            shared.apps.release(name)
+            throw InstructionError(error)
         }
     }
 
@@ -175,9 +176,11 @@ extension App {
         guard rights.isRelayAdmin || decoded.app == name else {
             throw InstructionError(.forbidden, "A credential for one app can make credentials for that app only.")
         }
+        // Nobody's credential outlives the one that made it.
+        let expires = [decoded.expires, rights.credential?.expires].compactMap { $0 }.min()
         do {
             let created = try shared.credentials.create(
-                rights: decoded.rights, app: decoded.app, expires: decoded.expires, cidr: decoded.cidr,
+                rights: decoded.rights, app: decoded.app, expires: expires, cidr: decoded.cidr,
                 maxConnections: decoded.maxConnections)
             return try encode(CreatedCredential(id: created.credential.id, credential: created.secret))
         } catch let error as InstructionError {

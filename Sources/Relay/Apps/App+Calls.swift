@@ -3,12 +3,20 @@ internal import Synchronization
 
 /// Whom a call answers when it ends.
 enum PendingCall {
-    /// A hook's or event's: failures are logged.
-    case nobody
+    /// A hook's, which a message or the arrival of a connection caused, or nobody: failures are logged.
+    case hook(ConnectionID?)
     /// The handshake waits.
     case handshake(ConnectionID)
     /// An instruction; `id` is the request's, as JSON text, where there is one.
     case instruction(ConnectionID, name: String, id: [UInt8]?)
+
+    /// The connection that has to answer for the call.
+    var connection: ConnectionID? {
+        switch self {
+        case .hook(let connection): connection
+        case .handshake(let connection), .instruction(let connection, _, _): connection
+        }
+    }
 }
 
 // Into the engine and back: calls, what becomes of their outcomes, and replies.
@@ -32,7 +40,7 @@ extension App {
                 wantsResult: id != nil || connection.isLivecode)
         }
         if case .suspended = outcome {
-            pending[call] = .instruction(connection.id, name: instruction.name, id: id.map(Array.init))
+            suspend(call, .instruction(connection.id, name: instruction.name, id: id.map(Array.init)))
         } else {
             answerInstruction(instruction.name, outcome, connection, id)
         }
@@ -48,7 +56,7 @@ extension App {
         let outcome = inEngine {
             engine.call(function, name: name, arguments: arguments, id: call, wantsResult: false)
         }
-        if case .suspended = outcome { pending[call] = waiting } else { finish(waiting, outcome) }
+        if case .suspended = outcome { suspend(call, waiting) } else { finish(waiting, outcome) }
         settle()
     }
 
@@ -57,11 +65,16 @@ extension App {
         let call = Self.nextCallID()
         let outcome = inEngine { engine.evaluate(body: body, connection: connection.id, id: call) }
         if case .suspended = outcome {
-            pending[call] = .instruction(connection.id, name: BuiltIn.eval.rawValue, id: id.map(Array.init))
+            suspend(call, .instruction(connection.id, name: BuiltIn.eval.rawValue, id: id.map(Array.init)))
         } else {
             answerInstruction(BuiltIn.eval.rawValue, outcome, connection, id)
         }
         settle()
+    }
+
+    private func suspend(_ call: CallID, _ waiting: PendingCall) {
+        pending[call] = waiting
+        if let caller = waiting.connection { connections[caller]?.callSuspended() }
     }
 
     private func inEngine(_ body: () -> CallOutcome) -> CallOutcome {
@@ -75,7 +88,7 @@ extension App {
 
     func finish(_ waiting: PendingCall, _ outcome: CallOutcome) {
         switch waiting {
-        case .nobody:
+        case .hook:
             if case .failed(let failure) = outcome { unattendedFailure(failure) }
         case .handshake(let id):
             guard let connection = connections[id] else { return }
@@ -134,13 +147,20 @@ extension App {
 
     // MARK: Replies
 
-    /// Sends `{"id": ID, "result": …}` or `{"id": ID, "error": …}`; `id` and the result are JSON texts already.
+    /// Sends `{"id": ID, "result": …}` or `{"id": ID, "error": …}`; `id` and the result are JSON texts already. Without
+    /// an id (which request it was cannot be told) it is null, as JSON-RPC 2.0 §5 has it.
     func answer(
-        _ connection: Connection, id: UnsafeRawBufferPointer, _ result: Result<UnsafeRawBufferPointer, InstructionError>
+        _ connection: Connection, id: UnsafeRawBufferPointer?,
+        _ result: Result<UnsafeRawBufferPointer, InstructionError>
     ) {
+        let limits = loop.limits
+        // Answers of calls that were suspended come when they come: their receiver may have stopped reading.
+        guard connection.queuedBytes <= limits.outboundHighBytes + limits.outputBytesPerCall else {
+            return connection.close(.slowConsumer, reason: "answers were not read")
+        }
         scratch.removeAll(keepingCapacity: true)
         scratch.append(contentsOf: #"{"id":"#.utf8)
-        scratch.append(contentsOf: id)
+        if let id { scratch.append(contentsOf: id) } else { scratch.append(contentsOf: "null".utf8) }
         switch result {
         case .success(let json):
             scratch.append(contentsOf: #","result":"#.utf8)

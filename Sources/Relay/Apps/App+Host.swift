@@ -5,7 +5,7 @@ internal import Synchronization
 extension App: EngineHost {
     private static let lastTimer = Atomic<UInt64>(0)
     /// Timers that one app may have at a time: a script that makes them in a loop is stopped by this.
-    private static let maximumTimers = 10_000
+    private static let maximumTimers = 65_536
 
     // MARK: Connections
 
@@ -21,6 +21,7 @@ extension App: EngineHost {
         guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
         // The turn has produced a lot: let the kernel have it now, and see whether the receiver keeps up.
         target.flush()
+        guard target.lifecycle.isOpen else { return .dropped }
         guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
         caller?.wait(for: target)
         return .backpressure
@@ -54,6 +55,8 @@ extension App: EngineHost {
             break
         case .taken:
             return .conflict
+        case .tooMany:
+            return .limit
         case .replaced(let holder):
             connections[holder]?.close(.replaced, reason: "another connection was installed as this server")
             emit("server.destroyed", server, holder)
@@ -75,7 +78,7 @@ extension App: EngineHost {
     // MARK: Timers
 
     package func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {
-        guard timers.count < Self.maximumTimers else { return nil }
+        guard timers.count < Self.maximumTimers, !isShutDown else { return nil }
         let serial = Self.lastTimer.wrappingAdd(1, ordering: .relaxed).newValue
         let milliseconds = max(1, delay.wholeMilliseconds)
         timers[serial] = ScriptTimer(
@@ -107,6 +110,7 @@ extension App: EngineHost {
 
     package func callFinished(_ id: CallID, _ outcome: CallOutcome) {
         guard let waiting = pending.removeValue(forKey: id) else { return }
+        if let caller = waiting.connection { connections[caller]?.suspendedCallEnded() }
         guard case .handshake(let connection) = waiting else { return finish(waiting, outcome) }
         // A connection that is let in runs its open hooks, and they need the engine, which is still on its way out.
         // What `returned` lends is not looked at by then.

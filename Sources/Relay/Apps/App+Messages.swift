@@ -35,7 +35,7 @@ extension App {
     ) {
         if let chain = set.messageChain {
             let arguments = CallArguments.message(connection: connection.id, bytes: bytes, isText: isText)
-            return call(chain, .fixed("message hook"), arguments, .nobody)
+            return call(chain, .fixed("message hook"), arguments, .hook(connection.id))
         }
         guard isText else {
             return connection.close(.unsupportedData, reason: "no script here takes binary messages")
@@ -43,15 +43,20 @@ extension App {
         livecode(connection) { Livecode.rejectedMalformed(String(decoding: bytes, as: UTF8.self)) }
         let error = InstructionError(
             .malformed, "\(reason): send {\"instruction\": NAME, \"parameters\": [...], \"id\": ANY}.")
-        if let id { return answer(connection, id: id, .failure(error)) }
-        // Which request this was cannot be told, so the id is null, as JSON-RPC 2.0 §5 has it.
-        Array("null".utf8).withUnsafeBytes { answer(connection, id: $0, .failure(error)) }
+        answer(connection, id: id, .failure(error))
     }
+
+    /// The longest id of a request, as JSON text: it is kept as long as the call, and sent back.
+    private static let maximumIDBytes = 1_024
 
     private func dispatch(_ envelope: Envelope, _ bytes: UnsafeRawBufferPointer, _ connection: Connection) {
         envelope.instruction.withDecoded(in: bytes) { name in
             let id = envelope.id.map { UnsafeRawBufferPointer(rebasing: bytes[$0]) }
             livecode(connection) { Livecode.received(String(decoding: name, as: UTF8.self)) }
+            guard (id?.count ?? 0) <= Self.maximumIDBytes else {
+                let error = InstructionError(.limit, "The id is longer than \(Self.maximumIDBytes) bytes.")
+                return answer(connection, id: nil, .failure(error))
+            }
             do throws(InstructionError) {
                 let rights = try rights(of: connection, envelope.credential, bytes, name)
                 let parameters = try parameters(envelope, bytes)

@@ -13,6 +13,8 @@ package final class App {
     static let defaultName = Route.defaultApp
 
     let name: String
+    /// Tells this app from others that had or will have its name.
+    let serial: UInt64
     let shared: SharedState
     // SAFETY: loops are freed when the process ends. Set before anything can reach the app (`attach`).
     private(set) unowned(unsafe) var loop: EventLoop
@@ -29,6 +31,8 @@ package final class App {
     /// What scripts caused and what can only happen once the engine has been left, in order.
     var afterwards: [Afterwards] = []
     var isInEngine = false
+    private var isSettling = false
+    private(set) var isShutDown = false
     var timers: [UInt64: ScriptTimer] = [:]
     /// Replies are written here, so that each needs no memory of its own.
     var scratch: [UInt8] = []
@@ -37,7 +41,11 @@ package final class App {
         case event(String, json: String)
         /// A handshake hook that had yielded has decided.
         case handshake(ConnectionID, CallOutcome)
+        /// An operator closes a connection, which may be the operator's own: the answer goes first.
+        case close(ConnectionID, CloseCode, String)
     }
+
+    private static let lastSerial = Atomic<UInt64>(0)
 
     struct ScriptTimer {
         var timer: TimerID
@@ -55,11 +63,16 @@ package final class App {
     private init(name: String, loop: EventLoop) {
         self.name = name
         self.loop = loop
+        serial = Self.lastSerial.wrappingAdd(1, ordering: .relaxed).newValue
         shared = loop.shared
         engine = NoEngine()
     }
 
-    func attach(to loop: EventLoop) { self.loop = loop }
+    /// The app is at home: what has changed since it was made is caught up with.
+    func attach(to loop: EventLoop) {
+        self.loop = loop
+        limitsChanged(loop.limits)
+    }
 
     static func budgets(of limits: Limits) -> ScriptBudgets {
         var budgets = ScriptBudgets()
@@ -77,7 +90,14 @@ package final class App {
 
     /// The app is removed: its connections are closed, its timers stop.
     func shutDown() {
-        for connection in connections.values { connection.close(.goingAway, reason: "the app was removed") }
+        isShutDown = true
+        for connection in connections.values {
+            if connection.lifecycle.isBeforeOpen {
+                connection.refuse(.notFound, "The app was removed.")
+            } else {
+                connection.close(.goingAway, reason: "the app was removed")
+            }
+        }
         for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
         timers = [:]
     }
@@ -97,7 +117,7 @@ package final class App {
         connection.admitted()
         guard connection.lifecycle.isOpen else { return }
         if let chain = set.chains[.open] {
-            call(chain, .fixed("open hook"), .open(connection: connection.id), .nobody)
+            call(chain, .fixed("open hook"), .open(connection: connection.id), .hook(connection.id))
         }
         connection.beginReading()
     }
@@ -109,7 +129,7 @@ package final class App {
         if connection.wasOpen, let chain = set.chains[.close] {
             let arguments = CallArguments.close(
                 connection: connection.id, code: connection.closeCode.rawValue, reason: connection.closeReason)
-            call(chain, .fixed("close hook"), arguments, .nobody)
+            call(chain, .fixed("close hook"), arguments, .hook(nil))
         }
         for server in freed { emit("server.destroyed", server, connection.id) }
         settle()
@@ -129,14 +149,26 @@ package final class App {
 
     /// Does what had to wait for the engine to be left. It can cause more; that follows in order.
     func settle() {
-        while !isInEngine, !afterwards.isEmpty {
-            switch afterwards.removeFirst() {
-            case .event(let event, let json):
-                guard let chain = set.chains[.event(VerbatimText(event))] else { continue }
-                call(chain, .fixed("event hook"), .event(json: json), .nobody)
-            case .handshake(let connection, let outcome):
-                finish(.handshake(connection), outcome)
-            }
+        // What is done here calls the engine, and every call settles: one of them does it for all.
+        guard !isInEngine, !isSettling else { return }
+        isSettling = true
+        defer { isSettling = false }
+        while !afterwards.isEmpty {
+            let batch = afterwards
+            afterwards.removeAll(keepingCapacity: true)
+            for work in batch { settle(work) }
+        }
+    }
+
+    private func settle(_ work: Afterwards) {
+        switch work {
+        case .event(let event, let json):
+            guard let chain = set.chains[.event(VerbatimText(event))] else { return }
+            call(chain, .fixed("event hook"), .event(json: json), .hook(nil))
+        case .handshake(let connection, let outcome):
+            finish(.handshake(connection), outcome)
+        case .close(let connection, let code, let reason):
+            connections[connection]?.close(code, reason: reason)
         }
     }
 }

@@ -101,6 +101,11 @@ package final class CredentialStore: Sendable {
         return .accepted(credential)
     }
 
+    /// Whether there is a credential of this id that is not revoked.
+    package func isCurrent(_ id: String) -> Bool {
+        state.withLock { state in state.index[id].map { !state.entries[$0].isRevoked } ?? false }
+    }
+
     /// All credentials that were not revoked, expired ones included, in the order in which they were made.
     package func list() -> [Credential] {
         state.withLock { $0.entries }.compactMap { $0.isRevoked ? nil : $0.credential }

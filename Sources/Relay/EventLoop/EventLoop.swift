@@ -26,12 +26,21 @@ final class EventLoop: @unchecked Sendable {
     private(set) var isDraining = false
 
     private var wheel = TimerWheel()
+    /// Timers that are due; those before `firedCount` have been served.
     private var expired: [UInt64] = []
+    private var firedCount = 0
+    private static let timerMilliseconds: UInt64 = 10
     private var dirty: [Connection] = []
     private var closed: [Connection] = []
     private var resumed: [Connection] = []
     private var departing: [(connection: Connection, target: EventLoop)] = []
     private var scriptTimers: [UInt64: App] = [:]
+    /// Closes of connections that are still on their way here from another loop.
+    private var closesAhead: [ConnectionID: (code: CloseCode, reason: String)] = [:]
+    /// Connections that are refused and not gone yet.
+    private var refusedCount = 0
+    /// So many are told why; beyond, a connection is closed without a word, because nothing may be left without bound.
+    private static let maximumRefused = 64
     private var isRunning = true
     private var signals: SignalSource?
     private var onSignal: (SignalSource.Signal) -> Void = { _ in }
@@ -82,7 +91,7 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func waitTime() -> Int32 {
-        guard dirty.isEmpty, closed.isEmpty, resumed.isEmpty else { return 0 }
+        guard dirty.isEmpty, closed.isEmpty, resumed.isEmpty, expired.isEmpty else { return 0 }
         guard let deadline = wheel.nextDeadline else { return -1 }
         let current = System.monotonicMilliseconds()
         return deadline <= current ? 0 : Int32(clamping: deadline - current)
@@ -153,6 +162,7 @@ final class EventLoop: @unchecked Sendable {
         backend.remove(&connection.handle)
         System.close(connection.handle.fileDescriptor)
         shared.left(connection)
+        if !connection.isCounted { refusedCount -= 1 }
         closed.append(connection)
     }
 
@@ -199,12 +209,15 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func fireTimers() {
-        expired.removeAll(keepingCapacity: true)
         wheel.advance(to: now, &expired)
-        for payload in expired {
+        while firedCount < expired.count {
+            let payload = expired[firedCount]
+            firedCount += 1
             if payload & TimerOwner.mask == TimerOwner.script {
                 let serial = payload & ~TimerOwner.mask
                 scriptTimers.removeValue(forKey: serial)?.timerFired(serial)
+                // A thousand scripts can be due at once, each for its whole burst: sockets come in between.
+                if System.monotonicMilliseconds() &- now > Self.timerMilliseconds { return }
                 continue
             }
             let token = IOToken(rawValue: payload)
@@ -215,6 +228,8 @@ final class EventLoop: @unchecked Sendable {
             case .signals, nil: break
             }
         }
+        expired.removeAll(keepingCapacity: true)
+        firedCount = 0
     }
 
     // MARK: Mailbox
@@ -229,7 +244,8 @@ final class EventLoop: @unchecked Sendable {
             case .addApp(let transfer):
                 apps[transfer.app.name] = transfer.app
                 transfer.app.attach(to: self)
-            case .removeApp(let name):
+            case .removeApp(let name, let serial):
+                guard apps[name]?.serial == serial else { continue }
                 apps.removeValue(forKey: name)?.shutDown()
             case .revoked(let credential):
                 for connection in table.all where connection.credentialID == credential {
@@ -247,20 +263,26 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func adopt(_ connection: Connection) {
+        let close = closesAhead.removeValue(forKey: connection.id)
         table.insert(connection)
         guard backend.add(&connection.handle) else {
             shared.logger.error("cannot watch a connection", metadata: ["connection": "\(connection.id)"])
             return remove(connection)
         }
+        if let close { return connection.disconnect(code: close.code, reason: close.reason) }
         connection.arrived(on: self)
         if isDraining, !connection.lifecycle.isDead { connection.drain(at: now) }
     }
 
     private func closeRouted(_ id: ConnectionID, _ code: CloseCode, _ reason: String) {
-        // It may have moved on since; the directory knows, and a connection that is gone needs no closing.
         if let connection = table.all.first(where: { $0.id == id }) {
-            connection.close(code, reason: reason)
-        } else if let loop = shared.directory.loop(of: id), loop != index {
+            return connection.close(code, reason: reason)
+        }
+        // It may have moved on since; the directory knows, and a connection that is gone needs no closing.
+        guard let loop = shared.directory.loop(of: id) else { return }
+        if loop == index {
+            closesAhead[id] = (code, reason)  // It is on its way here: the close has overtaken it.
+        } else {
             shared.loops[loop].mailbox.post(.close(id, code, reason: reason))
         }
     }
@@ -277,6 +299,10 @@ final class EventLoop: @unchecked Sendable {
     private func accepted(_ fileDescriptor: Int32, from address: SocketAddress, on token: IOToken) {
         guard let listener = table.listener(token) else { return System.close(fileDescriptor) }
         let refusal = isDraining ? Refusal.draining : shared.enter(address, limits)
+        if refusal != nil {
+            guard refusedCount < Self.maximumRefused else { return System.close(fileDescriptor) }
+            refusedCount += 1
+        }
         let connection = Connection(
             fileDescriptor: fileDescriptor, address: address, listener: listener.settings, loop: self,
             isCounted: refusal == nil)

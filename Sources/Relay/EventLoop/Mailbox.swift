@@ -10,7 +10,8 @@ enum LoopMessage: Sendable {
     case close(ConnectionID, CloseCode, reason: String)
     /// An app's home is this loop.
     case addApp(AppTransfer)
-    case removeApp(String)
+    /// The app of this name, if it still is the one with this serial.
+    case removeApp(String, serial: UInt64)
     /// Close what a revoked credential opened.
     case revoked(credential: String)
     /// Limits, log levels or certificates are new: read them again.

@@ -10,18 +10,29 @@ struct ServerRegistry {
         /// Installed in the place of another connection, which has to go (4005).
         case replaced(ConnectionID)
         case taken
+        /// The connection has as many ids as one may have.
+        case tooMany
     }
+
+    /// Server ids that one connection may hold: a script that installs in a loop is stopped by this.
+    static let maximumPerConnection = 4_096
 
     mutating func install(_ server: ServerID, _ connection: ConnectionID, replaces: Bool) -> InstallAction {
         if let holder = connections[server] {
             if holder == connection { return .unchanged }
             guard replaces else { return .taken }
+            guard hasRoom(connection) else { return .tooMany }
             remove(server, of: holder)
             add(server, connection)
             return .replaced(holder)
         }
+        guard hasRoom(connection) else { return .tooMany }
         add(server, connection)
         return .installed
+    }
+
+    private func hasRoom(_ connection: ConnectionID) -> Bool {
+        (servers[connection]?.count ?? 0) < Self.maximumPerConnection
     }
 
     mutating func uninstall(_ server: ServerID) -> Bool {

@@ -159,6 +159,7 @@ extension Connection {
     func admitted() {
         guard let request, lifecycle.admitted() else { return }
         wasOpen = true
+        reader.maximumMessageBytes = loop.limits.messageBytes
         isLivecode = listener.isLivecode || request.subprotocol == Livecode.subprotocol
         queueBytes(
             UpgradeResponse.encode(
@@ -176,6 +177,6 @@ extension Connection {
     func beginReading() {
         guard lifecycle.readsFrames else { return }
         readUnread()
-        if !isHeld { startReceiving() }
+        if !isHeld, unread.isEmpty { startReceiving() }
     }
 }

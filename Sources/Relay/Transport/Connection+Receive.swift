@@ -48,6 +48,7 @@ extension Connection {
             "TLS failed", metadata: ["connection": "\(id)", "remote": "\(address.host)", "reason": "\(failure)"])
         secure?.hasSaidGoodbye = true
         guard lifecycle.securityFailed() else { return }
+        outbound.removeAll(to: loop.pool)  // It can no longer be encrypted, and must not stand in the alert's way.
         deadlines.enter(.finishing, at: loop.now, limits: loop.limits)
         updateTimer()
         setDirty()
@@ -93,27 +94,45 @@ extension Connection {
             case .violation(let violation):
                 violated(violation.code, "\(violation.reason)")
             }
-            if isHeld, offset < bytes.count {
+            guard offset < bytes.count, lifecycle.isOpen else { continue }
+            if isHeld {
                 // Whoever fills another's queue is stopped here, not after everything that it has sent already.
                 unread.append(contentsOf: bytes[offset...])
                 return
             }
+            if hasHadItsTurn {
+                unread.append(contentsOf: bytes[offset...])
+                return continueNextTurn()
+            }
         }
     }
+
+    /// Whether this turn has lasted so long that the rest of what was received should wait: one segment can hold a
+    /// thousand messages, each of which may run a script for its whole burst.
+    private var hasHadItsTurn: Bool {
+        guard deliveredMessage else { return false }
+        deliveredMessage = false
+        return System.monotonicMilliseconds() &- loop.now > Self.turnMilliseconds
+    }
+    private static let turnMilliseconds: UInt64 = 10
 
     private func data(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
         guard lifecycle.isOpen else { return }  // Our close frame is on its way: data is read and ignored.
         if isFirst, isLast { return message(piece, isText: isText) }
         assembly.append(piece)
         guard isLast else { return }
-        message(assembly.bytes, isText: isText)
-        assembly.removeAll()
+        // Taken out first: what the message causes can end this connection, and that frees its assembly.
+        var whole = MessageAssembly()
+        swap(&whole, &assembly)
+        message(whole.bytes, isText: isText)
+        whole.removeAll()
     }
 
     private func message(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
         guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else {
             return close(.limit, reason: "more than \(loop.limits.messagesPerSecond) messages per second")
         }
+        deliveredMessage = true
         app?.received(bytes, isText: isText, from: self)
     }
 

@@ -133,9 +133,10 @@ extension Connection {
             guard deadlines.slowSince == 0 else { return }
             deadlines.slowSince = loop.now
             updateTimer()
-        } else {
+        } else if queued <= loop.limits.outboundLowBytes {
+            // Not before: between the two marks those who wait still wait, and the deadline is theirs.
             deadlines.slowSince = 0
-            if queued <= loop.limits.outboundLowBytes { releaseWaiters() }
+            releaseWaiters()
         }
     }
 
@@ -152,6 +153,8 @@ extension Connection {
     }
 
     func timerFired() {
+        // Usually the one that fired; but another timer of this turn may have set a new one meanwhile.
+        if let timer { loop.cancel(timer) }
         timer = nil
         switch deadlines.due(at: loop.now, isPaused: isHeld, loop.limits) {
         case .nothing:

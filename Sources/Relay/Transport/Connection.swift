@@ -42,8 +42,11 @@ final class Connection {
     var waitsFor = 0
     /// Those that wait for this one's output to drain.
     var waiters: Set<ConnectionID> = []
+    /// Calls that messages of this connection have begun and that have yielded.
+    private(set) var suspendedCalls = 0
     var isReceiving = true
-    var isResuming = false
+    private var isResuming = false
+    var deliveredMessage = false
 
     var deadlines: Deadlines
     var timer: TimerID?
@@ -96,6 +99,10 @@ final class Connection {
         isSending = false
         if queuedBytes > 0 { setDirty() }
         pauseReceiving()
+        if let credential, !loop.shared.credentials.isCurrent(credential.id) {
+            // Revoked while it was between the loops, where neither could see it.
+            return disconnect(code: .credentialRevoked, reason: "the credential was revoked")
+        }
         updateTimer()
         admit()
     }
@@ -110,7 +117,8 @@ final class Connection {
         queueClose(code, reason)
         deadlines.enter(.closing, at: loop.now)
         updateTimer()
-        // A peer that is not read cannot answer the close frame.
+        // Nothing fills this queue any more; and a peer that is not read cannot answer the close frame.
+        releaseWaiters()
         stopBeingHeld()
     }
 
@@ -172,8 +180,29 @@ final class Connection {
         pauseReceiving()
     }
 
-    /// Whether reading stops because a receiver is full. A connection that is being closed waits for nobody.
-    var isHeld: Bool { waitsFor > 0 && lifecycle.isOpen }
+    /// Suspended calls that one connection may have: beyond it is read no further until some have ended. Each holds a
+    /// coroutine and a timer of the app, which has to serve others, too.
+    private static let maximumSuspendedCalls = 256
+
+    /// Whether reading stops because a receiver is full, or because too many calls are under way. A connection that is
+    /// being closed waits for nobody.
+    var isHeld: Bool { (waitsFor > 0 || suspendedCalls >= Self.maximumSuspendedCalls) && lifecycle.isOpen }
+
+    func callSuspended() {
+        suspendedCalls += 1
+        if isHeld { pauseReceiving() }
+    }
+
+    func suspendedCallEnded() {
+        suspendedCalls -= 1
+        if suspendedCalls == Self.maximumSuspendedCalls - 1, !isHeld { stopBeingHeld() }
+    }
+
+    /// Reads on in the next turn: others come first.
+    func continueNextTurn() {
+        pauseReceiving()
+        stopBeingHeld()
+    }
 
     /// Lets everybody who waits for this connection's output read again.
     func releaseWaiters() {
@@ -199,7 +228,7 @@ final class Connection {
         isResuming = false
         guard !isHeld, !lifecycle.isDead else { return }
         readUnread()
-        guard !isHeld, !lifecycle.isDead else { return }
+        guard !isHeld, unread.isEmpty else { return }
         startReceiving()
     }
 }

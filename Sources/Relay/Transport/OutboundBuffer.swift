@@ -160,11 +160,11 @@ struct OutboundBuffer: ~Copyable {
     mutating func consume(_ count: Int, to pool: ChunkPool) {
         precondition(count <= byteCount, "consuming more than waits")
         byteCount -= count
-        var rest = Int32(count)
+        var rest = count
         while let chunk = head {
-            let waiting = chunk.pointee.end - chunk.pointee.start
+            let waiting = Int(chunk.pointee.end - chunk.pointee.start)
             if rest < waiting {
-                chunk.pointee.start += rest
+                chunk.pointee.start += Int32(rest)
                 return
             }
             rest -= waiting
