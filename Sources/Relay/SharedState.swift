@@ -138,8 +138,9 @@ final class ConnectionDirectory: Sendable {
     func loop(of id: ConnectionID) -> Int? { shard(id).loops.withLock { $0[id].map(Int.init) } }
 }
 
-/// Which apps there are, and the home loop of each. A name is reserved first, so that two who make an app of one name at
-/// a time do not both get it, and published once the app is on its way to its loop, so that nobody arrives before it.
+/// Which apps there are, and the home loop of each. A name is reserved first, so that two who make an app of one name
+/// at a time do not both get it, and published once the app is on its way to its loop, so that nobody is
+/// there before it.
 final class AppDirectory: Sendable {
     struct Home {
         var loop: Int

@@ -12,7 +12,7 @@ import Testing
 
     /// The names in what was taken; messages of this test are `.removeApp`.
     private func names(_ messages: [LoopMessage]) -> [String] {
-        messages.compactMap { if case .removeApp(let name) = $0 { name } else { nil } }
+        messages.compactMap { if case .removeApp(let name, _) = $0 { name } else { nil } }
     }
 
     @Test func `an empty box is not readable, and taking from it does not block`() throws {
@@ -24,7 +24,7 @@ import Testing
 
     @Test func `everything is taken at once, in order, and wakes once`() throws {
         let mailbox = try Mailbox()
-        for name in ["a", "b", "c"] { mailbox.post(.removeApp(name)) }
+        for name in ["a", "b", "c"] { mailbox.post(.removeApp(name, serial: 0)) }
         #expect(isReadable(mailbox))
         #expect(names(mailbox.take()) == ["a", "b", "c"])
         #expect(!isReadable(mailbox))
@@ -34,7 +34,7 @@ import Testing
     @Test func `a box that was emptied wakes again`() throws {
         let mailbox = try Mailbox()
         for name in ["a", "b", "c"] {
-            mailbox.post(.removeApp(name))
+            mailbox.post(.removeApp(name, serial: 0))
             #expect(isReadable(mailbox))
             #expect(names(mailbox.take()) == [name])
         }
@@ -46,7 +46,7 @@ import Testing
         let messagesPerSender = 2000
         let threads = (0..<senders).map { sender in
             System.startThread(name: "sender \(sender)") {
-                for number in 0..<messagesPerSender { mailbox.post(.removeApp("\(sender) \(number)")) }
+                for number in 0..<messagesPerSender { mailbox.post(.removeApp("\(sender) \(number)", serial: 0)) }
             }
         }
         var taken: [String] = []
