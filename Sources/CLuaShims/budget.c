@@ -15,6 +15,12 @@ int64_t rl_now(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+int64_t rl_thread_time(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static int64_t later(int64_t time, int64_t nanoseconds) {
     return nanoseconds > INT64_MAX - time ? INT64_MAX : time + nanoseconds;
 }
@@ -49,13 +55,31 @@ void rl_restart_burst(rl_engine *e) {
     e->memory_failed = false;
 }
 
+static int64_t burst_nanoseconds(const rl_engine *e) {
+    return e->phase != rl_phase_serving ? e->budgets.load_nanoseconds : e->budgets.burst_nanoseconds;
+}
+
 static void begin_burst(rl_engine *e, int64_t now) {
     bool loads = e->phase != rl_phase_serving;
-    e->burst_deadline = later(now, loads ? e->budgets.load_nanoseconds : e->budgets.burst_nanoseconds);
+    e->burst_deadline = later(now, burst_nanoseconds(e));
+    e->burst_start = rl_thread_time();
     if (e->call_deadline == 0) {
         e->call_deadline = loads ? INT64_MAX : later(now, e->budgets.call_nanoseconds);
         if (e->call != NULL) e->call->deadline = e->call_deadline;
     }
+}
+
+/// The burst is over by the wall clock. Time in which the kernel ran somebody else is not the script's fault: what it
+/// has not used up is given to it.
+static bool burst_is_over(rl_engine *e, int64_t now, int64_t ahead) {
+    int64_t used = later(rl_thread_time() - e->burst_start, ahead);
+    if (used >= burst_nanoseconds(e)) return true;
+    e->burst_deadline = later(now, burst_nanoseconds(e) - used);
+    return false;
+}
+
+void rl_excuse(rl_engine *e, int64_t nanoseconds) {
+    if (e->burst_deadline != 0) e->burst_start += nanoseconds;
 }
 
 static void stop_for_time(rl_engine *e, lua_State *L, int64_t end) {
@@ -63,8 +87,8 @@ static void stop_for_time(rl_engine *e, lua_State *L, int64_t end) {
         rl_stop_because(L, rl_code_memory, "memory exceeded: the app's state holds its limit of %zu bytes "
                         "(scriptMemory), and the script ran on", e->budgets.memory_bytes);
     } else if (e->phase != rl_phase_serving) {
-        rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g ms, the time in which a text "
-                        "must load (loadTime)", (double)e->budgets.load_nanoseconds / 1e6);
+        rl_stop_because(L, rl_code_budget, "budget exceeded: did not load within %.6g ms",
+                        (double)e->budgets.load_nanoseconds / 1e6);
     } else if (end >= e->call_deadline) {
         rl_stop_because(L, rl_code_budget, "budget exceeded: ran for more than %.6g s in all (callTime)",
                         (double)e->budgets.call_nanoseconds / 1e9);
@@ -80,7 +104,8 @@ static void look_at_clock(rl_engine *e, lua_State *L, int64_t ahead) {
     e->ticks_left = RL_TICKS;
     if (e->burst_deadline == 0) begin_burst(e, now);
     int64_t end = later(now, ahead);
-    if (end >= e->burst_deadline || end >= e->call_deadline) stop_for_time(e, L, end);
+    bool over = end >= e->burst_deadline && burst_is_over(e, now, ahead);
+    if (over || end >= e->call_deadline) stop_for_time(e, L, end);
 }
 
 // MARK: Stopping

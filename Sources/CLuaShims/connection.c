@@ -64,6 +64,9 @@ static bool spend_output(lua_State *L, rl_engine *e, size_t count) {
     return false;
 }
 
+/// From here on a send is worth the two system calls that tell how long it took.
+#define RL_LARGE_MESSAGE ((size_t)64 << 10)
+
 /// Upvalues 1 to 3: "queued", "backpressure", "dropped".   Stack: connection message
 static int send_mayraise(lua_State *L, bool isText) {
     rl_engine *e = rl_engine_of(L);
@@ -79,7 +82,11 @@ static int send_mayraise(lua_State *L, bool isText) {
     rl_tick(L, 50 + count / 16);
     int result = 2;
     if (!connection->is_forgotten) {
+        // Much can fill the receiver's queue, and then the relay encrypts and sends it here and now.
+        bool isLarge = count >= RL_LARGE_MESSAGE;
+        int64_t start = isLarge ? rl_thread_time() : 0;
         result = e->host.send(e->host.context, connection->id, rl_text(message, count), isText);
+        if (isLarge) rl_excuse(e, rl_thread_time() - start);
     }
     lua_pushvalue(L, lua_upvalueindex(result >= 0 && result <= 2 ? result + 1 : 3));
     return 1;

@@ -97,7 +97,9 @@ struct rl_engine {
     lua_State *running;
     /// The thread that may sleep: the call's own, or the one that a chain of hooks made in it. NULL where none may.
     lua_State *active;
+    /// On the wall clock, which is cheap to read; when it is over, this thread's CPU time since `burst_start` decides.
     int64_t burst_deadline;
+    int64_t burst_start;
     int64_t call_deadline;
     size_t ticks_left;
     int period;
@@ -177,6 +179,10 @@ int rl_leave_mayraise(lua_State *L);
 /// Makes a thread look at the clock as often as the engine now wants.
 void rl_arm(rl_engine *e, lua_State *thread, int period);
 int64_t rl_now(void);
+/// Nanoseconds that this thread has run.
+int64_t rl_thread_time(void);
+/// Work of the relay's own within a call is not the script's.
+void rl_excuse(rl_engine *e, int64_t nanoseconds);
 
 // MARK: threads.c
 /// A coroutine with its call state, from the idle ones where there is one; NULL where memory is out.

@@ -147,8 +147,7 @@ class Relay:
             self.arguments += ["--listen", url]
         for script in scripts:
             self.arguments += ["--script", str(script)]
-        # A message of megabytes takes a while on a busy machine; tests of the burst itself give values of their own.
-        for name, value in {"burst": "250ms", **(limits or {})}.items():
+        for name, value in (limits or {}).items():
             self.arguments += ["--limit", f"{name}={value}"]
         self.arguments += [str(option) for option in options]
         self.listeners = len(listen)

@@ -105,15 +105,16 @@ def test_an_unknown_instruction_is_named_in_the_answer(greeter):
         assert "no such instruction" in error["message"]
 
 
-@pytest.mark.parametrize("field, values", [
-    ("instruction", [7, None, True, [], {}]), ("parameters", [7, "text", True, 1.5]), ("credential", [7, True, [], {}]),
+@pytest.mark.parametrize("field, values, code", [
+    ("instruction", [7, None, True, [], {}], "malformed"), ("parameters", [7, "text", True, 1.5], "bad_parameters"),
+    ("credential", [7, True, [], {}], "malformed"),
 ])
-def test_a_member_of_the_wrong_type_is_answered_with_the_requests_id(greeter, field, values):
+def test_a_member_of_the_wrong_type_is_answered_with_the_requests_id(greeter, field, values, code):
     with greeter.connect() as client:
         for value in values:
             client.send_json({"instruction": "greet", "id": "mine", field: value})
             reply = client.receive_json()
-            assert (reply["id"], reply["error"]["code"]) == ("mine", "malformed"), value
+            assert (reply["id"], reply["error"]["code"]) == ("mine", code), value
             assert field in reply["error"]["message"]
 
 

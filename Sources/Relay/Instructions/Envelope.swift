@@ -4,7 +4,7 @@
 /// Other members are ignored. Where a member comes twice, the last one counts, as in JavaScript and Lua.
 struct Envelope: Sendable {
     let instruction: JSONStringSlice
-    /// JSON text of an array or object; nil where there is none, or null.
+    /// JSON text of what should be an array or an object; nil where there is none, or null.
     let parameters: Range<Int>?
     /// Nil where there is none, or null.
     let credential: JSONStringSlice?
@@ -107,12 +107,7 @@ private struct Members {
             .malformed(Envelope.Malformed(reason: reason, detail: nil, id: id))
         }
         guard instruction.kind == .string else { return malformed("\"instruction\" is not a string") }
-        var arguments: Range<Int>?
-        switch parameters?.kind {
-        case nil, .null: break
-        case .array, .object: arguments = parameters?.range
-        case .string, .number, .boolean: return malformed("\"parameters\" is neither an array nor an object")
-        }
+        let arguments = parameters.flatMap { $0.kind == .null ? nil : $0.range }
         var secret: JSONStringSlice?
         switch credential?.kind {
         case nil, .null: break

@@ -81,10 +81,11 @@ private struct Found: Equatable {
     @Test func `a member of the wrong type is malformed, and the id is told where it can be`() {
         #expect(verdict(#"{"instruction":5,"id":[1]}"#) == "malformed: \"instruction\" is not a string [[1]]")
         #expect(verdict(#"{"instruction":null}"#) == "malformed: \"instruction\" is not a string")
+        // What parameters must be is for the one who takes them to say.
         for value in ["5", "\"x\"", "true"] {
             #expect(
-                verdict("{\"instruction\":\"x\",\"parameters\":\(value),\"id\":\"a\"}")
-                    == "malformed: \"parameters\" is neither an array nor an object [\"a\"]")
+                found("{\"instruction\":\"x\",\"parameters\":\(value),\"id\":\"a\"}")
+                    == Found(instruction: "x", parameters: value, id: "\"a\""))
         }
         for value in ["5", "[]", "{}", "false"] {
             #expect(
