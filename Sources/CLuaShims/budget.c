@@ -38,6 +38,7 @@ void rl_begin(rl_engine *e, rl_call_state *call) {
     e->ticks_left = RL_TICKS;
     e->memory_failed = false;
     e->refusals = 0;
+    e->restarts = 0;
     e->stopped = rl_code_none;
     e->raising = rl_code_none;
     e->sleeping = false;
@@ -158,6 +159,7 @@ void rl_hook(lua_State *L, lua_Debug *ar) {
     if (e->call == NULL) return;
     if (e->stopped == rl_code_none) look_at_clock(e, L, 0);
     if (e->stopped == rl_code_none) {
+        if (rl_has_hooks_off(L)) rl_set_hooks_off(L, false);  // A pcall has caught it, and the hook runs again.
         if (lua_gethookcount(L) != e->period) rl_arm(e, L, e->period);
         return;
     }
@@ -166,6 +168,7 @@ void rl_hook(lua_State *L, lua_Debug *ar) {
         lua_yield(L, 0);  // In a hook this returns, and takes effect when the hook does.
         return;
     }
+    rl_set_hooks_off(L, true);
     lua_pushstring(L, e->stop_message);
     lua_error(L);
 }

@@ -5,6 +5,12 @@
 // next one runs. All of them may sleep.
 #include "engine.h"
 
+/// Hooks of one call that may be stopped by their budget before the rest of them are left out: each gets a burst.
+#define RL_RESTARTS 3
+/// Units that running one more hook is charged: a coroutine is made, and it may run 1000 instructions before its own
+/// count brings it to the clock.
+#define RL_HOOK_COST 2000
+
 // Upvalues of a chain: the table of its functions, its point, its name.
 #define RL_CHAIN_FUNCTIONS lua_upvalueindex(1)
 #define RL_CHAIN_POINT lua_upvalueindex(2)
@@ -91,6 +97,7 @@ static bool run_child_mayraise(lua_State *L, rl_engine *e, lua_State *child, int
         // A hook of relay.emit ends with the call that emits. One that the relay called ends alone.
         if (!isBottom) return rl_leave_mayraise(L), true;
         report(L, e, child, status);
+        if (++e->restarts > RL_RESTARTS) return rl_leave_mayraise(L), true;
         rl_restart_burst(e);
         return true;
     }
@@ -99,6 +106,7 @@ static bool run_child_mayraise(lua_State *L, rl_engine *e, lua_State *child, int
         report(L, e, child, status);
         rl_close_thread(e, child);
         if (e->stopped != rl_code_none && !isBottom) rl_leave_mayraise(L);
+        if (e->stopped != rl_code_none && ++e->restarts > RL_RESTARTS) rl_leave_mayraise(L);
         if (e->stopped != rl_code_none) rl_restart_burst(e);
     }
     return true;
@@ -107,6 +115,7 @@ static bool run_child_mayraise(lua_State *L, rl_engine *e, lua_State *child, int
 static int run_apart_mayraise(lua_State *L, int arguments, lua_Integer position) {
     rl_engine *e = rl_engine_of(L);
     while (push_hook_mayraise(L, arguments, position)) {
+        rl_tick(L, RL_HOOK_COST);
         lua_State *child = lua_newthread(L);  // Stack: a1 … an f a1 … an child
         rl_mark_engine_thread(child);
         lua_insert(L, arguments + 1);         // Stack: a1 … an child f a1 … an

@@ -74,12 +74,12 @@ static int send_mayraise(lua_State *L, bool isText) {
     size_t count;
     const char *message = luaL_checklstring(L, 2, &count);
     if (e->phase == rl_phase_loading) rl_check_serving_mayraise(L, isText ? "conn:send" : "conn:sendBinary");
-    if (isText && !rl_is_utf8(message, count)) {
-        return luaL_argerror(L, 2, "a text message must be valid UTF-8 (for bytes there is conn:sendBinary)");
-    }
     // An empty message is not free: its frame header is counted.
     if (!spend_output(L, e, count > 0 ? count : 2)) return rl_leave_mayraise(L);
     rl_tick(L, 50 + count / 16);
+    if (isText && !rl_is_utf8(message, count)) {
+        return luaL_argerror(L, 2, "a text message must be valid UTF-8 (for bytes there is conn:sendBinary)");
+    }
     int result = 2;
     if (!connection->is_forgotten) {
         // Much can fill the receiver's queue, and then the relay encrypts and sends it here and now.

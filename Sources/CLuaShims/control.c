@@ -144,6 +144,7 @@ static int close(lua_State *L) {
     if (state != co_suspended && state != co_dead) {
         return luaL_error(L, "cannot close a %s coroutine", state_names[state]);
     }
+    if (rl_has_hooks_off(thread)) return luaL_error(L, "cannot close a coroutine that was stopped");
     bool closed = rl_close_thread(e, thread);
     if (e->stopped != rl_code_none) return rl_leave_mayraise(L);
     if (!closed) return luaL_error(L, "too many nested calls of coroutine.close");
@@ -157,36 +158,35 @@ static int close(lua_State *L) {
     return 2;
 }
 
-// The message handler of xpcall. Upvalue 1: the script's. It is not called for the engine's stop: inside a hook that
-// raises, hooks are off and nothing could end it.
-static int guarded_handler(lua_State *L) {
-    if (rl_engine_of(L)->stopped != rl_code_none) return 1;  // Stack: message
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);  // Stack: handler message
-    lua_call(L, 1, 1);
-    return 1;
+/// The handler has answered, or raised.   Stack: … answer → … false answer
+static int handled(lua_State *L, int status, lua_KContext context) {
+    (void)status;
+    (void)context;
+    if (rl_engine_of(L)->stopped != rl_code_none) return rl_leave_mayraise(L);
+    lua_pushboolean(L, false);
+    lua_insert(L, -2);
+    return 2;
 }
 
 /// Stack: f handler true r1 r2 … → the results behind index 2
 static int finish_xpcall(lua_State *L, int status, lua_KContext context) {
-    (void)context;
     if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - 2;
-    lua_pushboolean(L, false);
-    lua_insert(L, -2);  // Stack: … false message
-    return 2;
+    if (rl_engine_of(L)->stopped != rl_code_none) return rl_leave_mayraise(L);
+    lua_pushvalue(L, 2);
+    lua_insert(L, -2);  // Stack: f handler … handler message
+    return handled(L, lua_pcallk(L, 1, 1, 0, context, handled), context);
 }
 
-// xpcall(f, handler, ...)
+// xpcall(f, handler, ...). The handler is called when the error has unwound, not by Lua's own slot for it: a coroutine
+// that is closed while it stands inside of an xpcall keeps that slot in Lua 5.4.4 (lua_resetthread does not clear it),
+// and an error in a __close would call whatever lies there. Scripts have no `debug` that could tell the difference.
 static int xpcall(lua_State *L) {
     int arguments = lua_gettop(L) - 2;
     luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_pushvalue(L, 2);
-    lua_pushcclosure(L, guarded_handler, 1);
-    lua_replace(L, 2);       // Stack: f handler' a1 a2 …
     lua_pushboolean(L, true);
-    lua_pushvalue(L, 1);     // Stack: f handler' a1 a2 … true f
-    lua_rotate(L, 3, 2);     // Stack: f handler' true f a1 a2 …
-    int result = lua_pcallk(L, arguments, LUA_MULTRET, 2, 0, finish_xpcall);
+    lua_pushvalue(L, 1);     // Stack: f handler a1 a2 … true f
+    lua_rotate(L, 3, 2);     // Stack: f handler true f a1 a2 …
+    int result = lua_pcallk(L, arguments, LUA_MULTRET, 0, 0, finish_xpcall);
     return finish_xpcall(L, result, 0);
 }
 

@@ -20,9 +20,23 @@ void rl_check_height(rl_engine *e, int height) {
 
 // MARK: Opening
 
+/// lua_resume makes these messages outside of every protected call, where a lack of memory would end the process. They
+/// are short, so Lua keeps one of each: once they are anchored, making them allocates nothing.
+static void anchor_messages_mayraise(lua_State *L) {
+    static const char *const messages[] = {
+        "cannot resume dead coroutine", "cannot resume non-suspended coroutine", "C stack overflow",
+        "error in error handling",
+    };
+    for (size_t i = 0; i < sizeof(messages) / sizeof(messages[0]); i++) {
+        lua_pushstring(L, messages[i]);
+        luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+}
+
 // Stack: (empty)
 static int open_engine(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
+    anchor_messages_mayraise(L);
     for (int i = 0; i < rl_slot_count; i++) {
         lua_newtable(L);
         e->slots[i] = luaL_ref(L, LUA_REGISTRYINDEX);

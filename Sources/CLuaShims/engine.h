@@ -105,6 +105,8 @@ struct rl_engine {
     int period;
     /// An allocation failed in this call, whether the script noticed or not.
     bool memory_failed;
+    /// Hooks of this call that were stopped and followed by others.
+    int restarts;
     /// Not `none` once the call has to end. Only the engine takes it back.
     rl_code stopped;
     char stop_message[512];
@@ -146,10 +148,16 @@ struct rl_engine {
 /// The engine of a thread. The word beside each lua_State holds it, with the lowest bit set for threads that the engine
 /// made: scripts may look at those but not resume, yield or close them.
 static inline rl_engine *rl_engine_of(lua_State *L) {
-    return (rl_engine *)(*(uintptr_t *)lua_getextraspace(L) & ~(uintptr_t)1);
+    return (rl_engine *)(*(uintptr_t *)lua_getextraspace(L) & ~(uintptr_t)3);
 }
 static inline bool rl_is_engine_thread(lua_State *L) { return *(uintptr_t *)lua_getextraspace(L) & 1; }
 static inline void rl_mark_engine_thread(lua_State *L) { *(uintptr_t *)lua_getextraspace(L) |= 1; }
+/// The next bit marks a thread in which the hook has raised. If it dies of that, Lua never switches its hooks on again,
+/// and what runs in it later (a __close) could not be stopped: such a thread is not closed.
+static inline bool rl_has_hooks_off(lua_State *L) { return *(uintptr_t *)lua_getextraspace(L) & 2; }
+static inline void rl_set_hooks_off(lua_State *L, bool off) {
+    *(uintptr_t *)lua_getextraspace(L) = (*(uintptr_t *)lua_getextraspace(L) & ~(uintptr_t)2) | (off ? 2 : 0);
+}
 
 /// Pushes what a slot holds.   Stack: … → … value
 static inline int rl_push_slot(lua_State *L, rl_engine *e, rl_slot slot) {

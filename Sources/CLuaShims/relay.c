@@ -125,7 +125,9 @@ static int log_message(lua_State *L) {
         }
     }
     rl_bytes message = log_text(L, 2);
-    rl_tick(L, 1000 + message.count + count * 50);
+    size_t bytes = message.count;
+    for (size_t i = 0; i < count; i++) bytes += fields[i].count;
+    rl_tick(L, 1000 + bytes + count * 50);
     e->host.log(e->host.context, level, message, fields, count);
     return 0;
 }

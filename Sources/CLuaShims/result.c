@@ -73,6 +73,8 @@ static void write_quoted(char *out, const char *text, size_t count) {
 static rl_bytes encode_string_mayraise(lua_State *L, rl_engine *e, int index) {
     size_t count;
     const char *text = lua_tolstring(L, index, &count);
+    check_size_mayraise(L, e, count);
+    rl_tick(L, count / 4);
     if (!rl_is_utf8(text, count)) {
         luaL_error(L, "the result is a string that is not valid UTF-8, which JSON cannot carry");
     }

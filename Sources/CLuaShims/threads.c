@@ -70,7 +70,7 @@ int rl_resume(rl_engine *e, lua_State *thread, lua_State *from, int arguments, i
 }
 
 bool rl_close_thread(rl_engine *e, lua_State *thread) {
-    if (e->close_depth == RL_CLOSE_DEPTH) return false;
+    if (e->close_depth == RL_CLOSE_DEPTH || rl_has_hooks_off(thread)) return false;
     lua_State *previous = e->running;
     if (lua_gethookcount(thread) != e->period) rl_arm(e, thread, e->period);
     e->running = thread;

@@ -130,4 +130,20 @@ import Testing
         }
         #expect(chain != nil)
     }
+
+    @Test func `every allocation of resuming what cannot be resumed may fail`() throws {
+        // Lua makes these messages outside of every protected call, where a failure would end the process.
+        let bench = try Bench()
+        try bench.load(
+            """
+            relay.instruction { 'f', function()
+              local dead = coroutine.create(function() end)
+              coroutine.resume(dead)
+              collected = nil
+              return { select('#', coroutine.resume(dead)), (coroutine.resume(coroutine.running())) }
+            end }
+            """)
+        failEach(bench) { check(bench.call("f"), bench) }
+        #expect(bench.call("f") == .returned("[2,false]"))
+    }
 }

@@ -127,4 +127,58 @@ import Testing
             assert(not ok and closed == 'why' and e:find('why$'))
             """)
     }
+
+    @Test func `a coroutine that is closed inside of an xpcall calls no handler from where its stack was`() throws {
+        let bench = try bench { $0.burst = .seconds(30) }
+        let ending = bench.eval(
+            """
+            local function deep(n)
+              if n > 0 then local r = deep(n - 1) return r end
+              return xpcall(function() coroutine.yield() end, function(m) return m end)
+            end
+            local co = coroutine.create(function()
+              local x <close> = setmetatable({}, { __close = function()
+                local t = {}
+                for i = 1, 200000 do t[i % 50] = { i } end  -- a collection shrinks the stack
+                error("boom", 0)
+              end })
+              deep(50000)
+            end)
+            coroutine.resume(co)
+            return { coroutine.close(co) }
+            """)
+        #expect(ending == .returned(#"[false,"boom"]"#))
+    }
+
+    @Test func `a coroutine that was stopped where it could not yield is never run again`() throws {
+        let bench = try bench()
+        try bench.add(
+            "stopped",
+            """
+            function()
+              co = coroutine.create(function()
+                local x <close> = setmetatable({}, { __close = function() while true do end end })
+                table.sort({ 1, 2, 3 }, function() while true do end end)
+              end)
+              coroutine.resume(co)
+            end
+            """)
+        #expect(bench.call("stopped").failure?.code == .budgetExceeded)
+        try bench.add("close", "function() return { pcall(coroutine.close, co) } end")
+        #expect(bench.call("close") == .returned(#"[false,"cannot close a coroutine that was stopped"]"#))
+        #expect(bench.eval("'alive'") == .returned(#""alive""#))
+    }
+
+    @Test func `hooks that are stopped one after the other do not get a burst each without end`() throws {
+        let bench = try bench()
+        try bench.load(
+            """
+            for i = 1, 50 do
+              relay.on("open", function() runs = (runs or 0) + 1 while true do end end)
+            end
+            """)
+        let chain = bench.chain(.open)
+        _ = bench.call(chain, .open(connection: ConnectionID(rawValue: 1)), wantsResult: false)
+        #expect(bench.eval("runs") == .returned("4"))
+    }
 }

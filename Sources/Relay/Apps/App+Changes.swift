@@ -3,6 +3,9 @@ internal import Logging
 // A change is a transaction (DESIGN §8): stage → check → reload hooks → swap → retire. Until the swap nothing that
 // serves has changed, and whatever fails on the way leaves it so.
 extension App {
+    /// Hooks that all scripts of an app may have together: some run for every connection.
+    private static let maximumHooks = 1_000
+
     struct LoadResult {
         var generation: Int
         var instructions: [String]
@@ -35,6 +38,9 @@ extension App {
                 next.scripts[position] = script
             } else {
                 next.scripts.append(script)
+            }
+            guard next.scripts.reduce(0, { $0 + $1.hooks.count }) <= Self.maximumHooks else {
+                throw InstructionError(.limit, "The app would have more than \(Self.maximumHooks) hooks.")
             }
             return next
         }
