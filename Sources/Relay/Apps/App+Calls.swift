@@ -39,12 +39,7 @@ extension App {
                 arguments: .instruction(connection: connection.id, parameters: parameters), id: call,
                 wantsResult: id != nil || connection.isLivecode)
         }
-        if case .suspended = outcome {
-            suspend(call, .instruction(connection.id, name: instruction.name, id: id.map(Array.init)))
-        } else {
-            answerInstruction(instruction.name, outcome, connection, id)
-        }
-        settle()
+        conclude(call, instruction.name, outcome, connection, id)
     }
 
     /// Calls a hook chain.
@@ -64,10 +59,17 @@ extension App {
     func evaluate(_ body: String, _ connection: Connection, _ id: UnsafeRawBufferPointer?) {
         let call = Self.nextCallID()
         let outcome = inEngine { engine.evaluate(body: body, connection: connection.id, id: call) }
+        conclude(call, BuiltIn.eval.rawValue, outcome, connection, id)
+    }
+
+    /// Answers a call that a request has made, or remembers whom to answer when it ends.
+    private func conclude(
+        _ call: CallID, _ name: String, _ outcome: CallOutcome, _ connection: Connection, _ id: UnsafeRawBufferPointer?
+    ) {
         if case .suspended = outcome {
-            suspend(call, .instruction(connection.id, name: BuiltIn.eval.rawValue, id: id.map(Array.init)))
+            suspend(call, .instruction(connection.id, name: name, id: id.map(Array.init)))
         } else {
-            answerInstruction(BuiltIn.eval.rawValue, outcome, connection, id)
+            answerInstruction(name, outcome, connection, id)
         }
         settle()
     }

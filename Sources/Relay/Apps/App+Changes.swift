@@ -113,9 +113,6 @@ extension App {
         var maximumInstructions: Int
 
         mutating func define(_ staged: StagedUnit.Instruction, script: String?) throws(InstructionError) {
-            guard !BuiltIn.isReserved(staged.name) else {
-                throw InstructionError(.conflict, "'\(staged.name)' is one of the relay's own instructions.")
-            }
             let name = VerbatimText(staged.name)
             let version = versions[name, default: 0] + 1
             versions[name] = version

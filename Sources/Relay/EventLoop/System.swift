@@ -103,12 +103,6 @@ enum System {
         _ = shutdown(fileDescriptor, Int32(SHUT_WR))
     }
 
-    /// close(2) makes the connection vanish with a reset instead of an orderly end.
-    static func resetOnClose(_ fileDescriptor: Int32) {
-        var value = linger(l_onoff: 1, l_linger: 0)
-        _ = setsockopt(fileDescriptor, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
-    }
-
     static func close(_ fileDescriptor: Int32) {
         // Linux releases the descriptor even when close(2) is interrupted, so it is never retried.
         _ = Glibc.close(fileDescriptor)
