@@ -91,12 +91,14 @@ struct OutboundBuffer: ~Copyable {
         while let chunk = next { next = chunk.pointee.next; free(chunk) }
     }
 
-    /// Room for at least one and at most `wanted` bytes behind the last one. What was written there counts after
-    /// `commit`; until then nothing else may be appended.
+    /// Room for at least `least` (at most `wanted`, and a small chunk) and at most `wanted` bytes behind the last one.
+    /// What was written there counts after `commit`; until then nothing else may be appended.
     @inline(__always)
-    mutating func reserve(_ wanted: Int, from pool: ChunkPool) -> UnsafeMutableRawBufferPointer {
+    mutating func reserve(
+        _ wanted: Int, atLeast least: Int = 1, from pool: ChunkPool
+    ) -> UnsafeMutableRawBufferPointer {
         // SAFETY: the tail belongs to this list, and end ≤ capacity always holds.
-        if let tail, tail.pointee.end < tail.pointee.capacity {
+        if let tail, Int(tail.pointee.capacity - tail.pointee.end) >= least {
             let room = Int(tail.pointee.capacity - tail.pointee.end)
             return UnsafeMutableRawBufferPointer(
                 start: tail.storage + Int(tail.pointee.end), count: min(room, wanted))

@@ -31,7 +31,6 @@ package struct FrameDecoder: Sendable {
         case failed
     }
 
-    /// Bytes of the frame's payload that have not come yet.
     private var remaining = 0
     /// The beginning of an unfinished head: its first 8 bytes, then the others, as they lie on the wire.
     private var kept: (UInt64, UInt64) = (0, 0)
@@ -64,6 +63,30 @@ package struct FrameDecoder: Sendable {
             offset = bytes.count
             return .needsInput
         }
+    }
+
+    /// Whether a frame's head is complete and its payload is not.
+    @inline(__always)
+    var isInsideFrame: Bool { state == .payload }
+
+    /// Bytes of the frame's payload that have not come yet.
+    @inline(__always)
+    var payloadLeft: Int { remaining }
+
+    /// Whether the next byte is the first of a head that must announce a mask.
+    @inline(__always)
+    var isBeforeMaskedHead: Bool { state == .header && keptCount == 0 && expectsMask }
+
+    /// Takes the next `count` bytes of the payload, at most `payloadLeft`, as they are; answers the key that unmasks
+    /// them. The frame ends with its last byte, an empty one with a call that takes none.
+    @inline(__always)
+    mutating func takeMasked(_ count: Int) -> UInt32 {
+        precondition(state == .payload && count <= remaining, "taking more than the frame's payload")
+        let first = key
+        remaining &-= count
+        key = Masking.rotated(key, by: count)
+        if remaining == 0 { state = .header }
+        return first
     }
 
     /// The payload length and opcode that an unfinished head has announced already: known before its masking key is.

@@ -33,15 +33,15 @@ package struct WebSocketReader: ~Copyable {
     private var messageBytes = 0
     /// Where a split control frame is gathered: `FrameDecoder` bounds its payload by 125 bytes.
     private var scratch: UnsafeMutableRawPointer?
-    private var decoder: FrameDecoder
+    var decoder: FrameDecoder
     private var fragments: UInt32 = 0
     private var validator = UTF8Validator()
     private var scratchCount: UInt8 = 0
     /// The opcode of the frame whose payload comes next.
-    private var opcode = Opcode.continuation
-    private var flags = Flags()
+    var opcode = Opcode.continuation
+    var flags = Flags()
 
-    private struct Flags: OptionSet {
+    struct Flags: OptionSet {
         let rawValue: UInt8
         /// A message has begun and its final frame has not ended.
         static var inMessage: Flags { Flags(rawValue: 1) }
@@ -89,7 +89,7 @@ package struct WebSocketReader: ~Copyable {
                 if let violation = announcedViolation() { return fail(violation) }
                 return .needsInput
             case .header(let header):
-                if let violation = begin(header) { return fail(violation) }
+                if let violation = begin(header) ?? count(header) { return fail(violation) }
             case .payload(let range, let endsFrame):
                 if opcode.isControl {
                     if let event = control(bytes, range, endsFrame) { return event }
@@ -103,7 +103,7 @@ package struct WebSocketReader: ~Copyable {
     }
 
     @inline(never)
-    private mutating func fail(_ violation: ProtocolViolation) -> Event {
+    mutating func fail(_ violation: ProtocolViolation) -> Event {
         flags.insert(.isOver)
         return .violation(violation)
     }
@@ -111,9 +111,9 @@ package struct WebSocketReader: ~Copyable {
 
 // Data frames.
 extension WebSocketReader {
-    /// Takes the head of a frame.
+    /// Takes the head of a frame: fragments must be in order (RFC 6455 §5.4).
     @inline(__always)
-    private mutating func begin(_ header: FrameHeader) -> ProtocolViolation? {
+    mutating func begin(_ header: FrameHeader) -> ProtocolViolation? {
         opcode = header.opcode
         switch header.opcode {
         case .text, .binary:
@@ -133,12 +133,13 @@ extension WebSocketReader {
             return nil
         }
         if header.isFinal { flags.insert(.isFinal) } else { flags.remove(.isFinal) }
-        return count(header)
+        return nil
     }
 
     /// Counts the frame against the limits.
     @inline(__always)
     private mutating func count(_ header: FrameHeader) -> ProtocolViolation? {
+        guard !header.opcode.isControl else { return nil }
         let (sum, overflow) = messageBytes.addingReportingOverflow(header.payloadLength)
         messageBytes = overflow ? .max : sum
         fragments = fragments &+ (fragments == .max ? 0 : 1)
@@ -185,7 +186,7 @@ extension WebSocketReader {
 extension WebSocketReader {
     /// Takes a piece of a control frame; nil until it is whole.
     @inline(never)
-    private mutating func control(
+    mutating func control(
         _ bytes: UnsafeMutableRawBufferPointer, _ range: Range<Int>, _ endsFrame: Bool
     ) -> Event? {
         let piece = UnsafeRawBufferPointer(rebasing: bytes[range])
@@ -200,7 +201,7 @@ extension WebSocketReader {
         return finish(UnsafeRawBufferPointer(start: buffer, count: Int(scratchCount)))
     }
 
-    private mutating func dropScratch() {
+    mutating func dropScratch() {
         scratch?.deallocate()
         scratch = nil
         scratchCount = 0

@@ -76,6 +76,21 @@ import Testing
         #expect(counts == [100, 96, 36])
     }
 
+    @Test func `who needs room in one piece gets it, and what waits is whole`() {
+        var buffer = OutboundBuffer()
+        append([UInt8](repeating: 1, count: ChunkPool.smallBytes - 5), to: &buffer)
+        let last = buffer.reserve(100, atLeast: 5, from: pool)
+        #expect(last.count == 5)
+        let room = buffer.reserve(100, atLeast: 6, from: pool)
+        #expect(room.count == 100)
+        room[0] = 2
+        buffer.commit(1)
+        #expect(gathered(buffer) == [UInt8](repeating: 1, count: ChunkPool.smallBytes - 5) + [2])
+        buffer.consume(ChunkPool.smallBytes - 4, to: pool)
+        let isEmpty = buffer.isEmpty
+        #expect(isEmpty)
+    }
+
     @Test func `waiting bytes do not move while the tail grows`() {
         var buffer = OutboundBuffer()
         append([7, 8, 9], to: &buffer)
