@@ -47,7 +47,8 @@ extension Connection {
         loop.shared.logger.debug(
             "TLS failed", metadata: ["connection": "\(id)", "remote": "\(address.host)", "reason": "\(failure)"])
         secure?.hasSaidGoodbye = true
-        guard lifecycle.securityFailed() else { return }
+        guard lifecycle.silenced() else { return }
+        leavePipe()
         outbound.removeAll(to: loop.pool)  // It can no longer be encrypted, and must not stand in the alert's way.
         deadlines.enter(.finishing, at: loop.now, limits: loop.limits)
         updateTimer()
@@ -79,20 +80,17 @@ extension Connection {
     private func readFrames(_ bytes: UnsafeMutableRawBufferPointer) {
         var offset = 0
         while lifecycle.readsFrames {
-            switch reader.next(bytes, &offset) {
+            // A message that began before the pipe is the app's to its end.
+            if let pipe, !reader.isInsideMessage || pipe.isForwarding { return forward(bytes, from: offset, pipe) }
+            let event = reader.next(bytes, &offset)
+            switch event {
             case .needsInput:
                 return
             case .data(let isText, let piece, let isFirst, let isLast):
                 let piece = UnsafeRawBufferPointer(rebasing: bytes[piece])
                 data(piece, isText: isText, isFirst: isFirst, isLast: isLast)
-            case .ping(let payload):
-                pong(payload)
-            case .pong:
-                break  // It counts as a sign of life, as every byte does.
-            case .close(let code, let reason):
-                closeReceived(code, reason)
-            case .violation(let violation):
-                violated(violation.code, "\(violation.reason)")
+            case .ping, .pong, .close, .violation:
+                control(event)
             }
             guard offset < bytes.count, lifecycle.isOpen else { continue }
             if isHeld {
@@ -104,6 +102,20 @@ extension Connection {
                 unread.append(contentsOf: bytes[offset...])
                 return continueNextTurn()
             }
+        }
+    }
+
+    /// What is no data.
+    func control(_ event: WebSocketReader.Event) {
+        switch event {
+        case .ping(let payload):
+            pong(payload)
+        case .close(let code, let reason):
+            closeReceived(code, reason)
+        case .violation(let violation):
+            violated(violation.code, "\(violation.reason)")
+        case .pong, .data, .needsInput:
+            break  // A pong is a sign of life, as every byte is.
         }
     }
 
@@ -129,18 +141,20 @@ extension Connection {
     }
 
     private func message(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
-        guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else {
-            return close(.limit, reason: "more than \(loop.limits.messagesPerSecond) messages per second")
-        }
+        guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
         deliveredMessage = true
         app?.received(bytes, isText: isText, from: self)
+    }
+
+    func exceededRate() {
+        close(.limit, reason: "more than \(loop.limits.messagesPerSecond) messages per second")
     }
 
     /// Answers a ping. Pongs that a peer does not read are not piled up: above the watermark the newest is left out,
     /// which RFC 6455 §5.5.3 allows.
     private func pong(_ payload: UnsafeRawBufferPointer) {
         guard lifecycle.isOpen, queuedBytes < loop.limits.outboundHighBytes else { return }
-        queueFrame(.pong, payload)
+        queueControl(.pong, payload)
     }
 
     private func closeReceived(_ code: CloseCode?, _ reason: UnsafeRawBufferPointer) {
@@ -152,8 +166,9 @@ extension Connection {
             if let code {
                 queueClose(code, "")
             } else {
-                queueFrame(.close, UnsafeRawBufferPointer(start: nil, count: 0))
+                queueControl(.close, UnsafeRawBufferPointer(start: nil, count: 0))
             }
+            passOnClose(code ?? .noStatus, text)
         }
         finish()
     }
@@ -162,6 +177,7 @@ extension Connection {
     func violated(_ code: CloseCode, _ reason: String) {
         remember(code, reason)
         if case .sendClose = lifecycle.violated() { queueClose(code, reason) }
+        closeOtherEnd(code, reason)
         assembly.removeAll()
         finish()
     }

@@ -8,7 +8,7 @@ extension Connection {
     /// Queues one whole message; false where the connection takes none any more.
     @inline(__always)
     func sendMessage(_ bytes: UnsafeRawBufferPointer, isText: Bool) -> Bool {
-        guard lifecycle.isOpen else { return false }
+        guard lifecycle.isOpen, pipe?.hasBegun != true else { return false }
         queueFrame(isText ? .text : .binary, bytes)
         return true
     }
@@ -29,7 +29,7 @@ extension Connection {
 
     func queueClose(_ code: CloseCode, _ reason: String) {
         let payload = FrameEncoder.closePayload(code, reason: reason)
-        payload.withUnsafeBytes { queueFrame(.close, $0) }
+        payload.withUnsafeBytes { queueControl(.close, $0) }
     }
 
     /// Queues bytes that are no frame: a response to the handshake.
@@ -76,7 +76,7 @@ extension Connection {
             case .failed: return sendFailed = true
             }
         }
-        if outbound.isEmpty, lifecycle.isFinishing, !secure.hasSaidGoodbye {
+        if outbound.isEmpty, hasSaidAll, !secure.hasSaidGoodbye {
             secure.hasSaidGoodbye = true
             secure.session.shutdown(output: &secure.ciphertext, pool: loop.pool)
         }
@@ -119,7 +119,7 @@ extension Connection {
     private func afterSending() {
         if sendFailed { return disconnect(code: .abnormalClosure, reason: "") }
         let queued = queuedBytes
-        if queued == 0, lifecycle.isFinishing {
+        if queued == 0, hasSaidAll {
             switch lifecycle.outputDrained() {
             case .none: break
             case .disconnect: return disconnect(code: closeCode, reason: closeReason)
@@ -147,7 +147,7 @@ extension Connection {
         if let timer { loop.cancel(timer) }
         timer = nil
         guard !lifecycle.isDead else { return }
-        let next = deadlines.next(after: loop.now, isPaused: isHeld, loop.limits)
+        let next = deadlines.next(after: loop.now, isPaused: cannotBeAsked, loop.limits)
         guard next != .max else { return }
         timer = loop.schedule(at: next, for: self)
     }
@@ -156,7 +156,7 @@ extension Connection {
         // Usually the one that fired; but another timer of this turn may have set a new one meanwhile.
         if let timer { loop.cancel(timer) }
         timer = nil
-        switch deadlines.due(at: loop.now, isPaused: isHeld, loop.limits) {
+        switch deadlines.due(at: loop.now, isPaused: cannotBeAsked, loop.limits) {
         case .nothing:
             break
         case .phase:
@@ -173,7 +173,7 @@ extension Connection {
             close(.credentialRevoked, reason: "the credential has expired")
         case .ping:
             deadlines.pingSent = loop.now
-            queueFrame(.ping, UnsafeRawBufferPointer(start: nil, count: 0))
+            queueControl(.ping, UnsafeRawBufferPointer(start: nil, count: 0))
         }
         if !lifecycle.isDead, timer == nil { updateTimer() }
     }

@@ -44,6 +44,8 @@ final class Connection {
     var waiters: Set<ConnectionID> = []
     /// Calls that messages of this connection have begun and that have yielded.
     private(set) var suspendedCalls = 0
+    /// Set for good by `relay.pipe`.
+    var pipe: PipeEnd?
     var isReceiving = true
     private var isResuming = false
     var deliveredMessage = false
@@ -120,6 +122,7 @@ final class Connection {
         // Nothing fills this queue any more; and a peer that is not read cannot answer the close frame.
         releaseWaiters()
         stopBeingHeld()
+        closeOtherEnd(code, reason)
     }
 
     /// Ends at once: the descriptor is closed, the app hears of it later in this turn.
@@ -134,6 +137,7 @@ final class Connection {
         secure?.ciphertext.removeAll(to: loop.pool)
         assembly.removeAll()
         unread = []
+        leavePipe()
         releaseWaiters()
         loop.remove(self)
     }
@@ -187,6 +191,9 @@ final class Connection {
     /// Whether reading stops because a receiver is full, or because too many calls are under way. A connection that is
     /// being closed waits for nobody.
     var isHeld: Bool { (waitsFor > 0 || suspendedCalls >= Self.maximumSuspendedCalls) && lifecycle.isOpen }
+
+    /// Whether silence says nothing about the peer: it is not read, or a ping cannot be sent before a frame has ended.
+    var cannotBeAsked: Bool { isHeld || pipe?.owesPing == true }
 
     func callSuspended() {
         suspendedCalls += 1

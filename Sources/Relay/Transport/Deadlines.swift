@@ -89,12 +89,20 @@ struct RateWindow {
 
     /// False where this message is one too many. `limit` 0 is no limit.
     mutating func allows(at now: UInt64, limit: Int) -> Bool {
-        guard limit > 0 else { return true }
+        guard left(at: now, limit: limit) > 0 else { return false }
+        take(1)
+        return true
+    }
+
+    /// Messages that may still come in this second.
+    mutating func left(at now: UInt64, limit: Int) -> Int {
+        guard limit > 0 else { return .max }
         if now >= start + 1000 {
             start = now
             count = 0
         }
-        count += 1
-        return count <= limit
+        return max(0, limit - count)
     }
+
+    mutating func take(_ messages: Int) { count &+= messages }
 }

@@ -158,9 +158,9 @@ struct Lifecycle {
         }
     }
 
-    /// The TLS layer failed: its alert is queued and nothing can be said above it. False where the end has begun
-    /// already, which must not begin anew.
-    mutating func securityFailed() -> Bool {
+    /// Nothing can be said any more but what is queued: the TLS layer failed, or a frame broke off on its way. False
+    /// where the end has begun already, which must not begin anew.
+    mutating func silenced() -> Bool {
         switch state {
         case .securing, .readingHead, .admitting, .open, .closing:
             state = .finishing(mayReceiveMore: true)

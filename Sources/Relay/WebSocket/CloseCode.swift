@@ -141,7 +141,8 @@ extension CloseCode {
                 + "or send less to this connection."),
         Entry(
             code: .serverGone, name: "server gone", shouldReconnect: true,
-            explanation: "The server of this channel has closed its connection to the relay. It may come back."),
+            explanation: "The server of this channel, or the other end of this pipe, has left the relay. It may come "
+                + "back."),
         Entry(
             code: .replaced, name: "replaced", shouldReconnect: false,
             explanation: "A newer connection registered the same server id. Reconnecting would replace it in turn."),

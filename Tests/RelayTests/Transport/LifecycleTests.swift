@@ -129,7 +129,7 @@ import Testing
     @Test func `a failure of TLS leaves only the alert to be sent, and does not begin an end anew`() {
         let alert = (true, Phase.finishing)
         check(
-            { $0.securityFailed() }, otherwise: false,
+            { $0.silenced() }, otherwise: false,
             [.securing: alert, .readingHead: alert, .admitting: alert, .open: alert, .closing: alert])
     }
 
