@@ -19,16 +19,18 @@ static bool may_close_with(lua_Integer code) {
     }
 }
 
-rl_connection *rl_check_connection_mayraise(lua_State *L, int index) {
-    rl_engine *e = rl_engine_of(L);
+rl_connection *rl_to_connection(lua_State *L, int index) {
     rl_connection *connection = lua_touserdata(L, index);
-    if (connection != NULL && lua_getmetatable(L, index)) {
-        bool matches = lua_topointer(L, -1) == e->connection_metatable;
-        lua_pop(L, 1);
-        if (matches) return connection;
-    }
-    luaL_typeerror(L, index, "connection");
-    return NULL;
+    if (connection == NULL || !lua_getmetatable(L, index)) return NULL;
+    bool matches = lua_topointer(L, -1) == rl_engine_of(L)->connection_metatable;
+    lua_pop(L, 1);
+    return matches ? connection : NULL;
+}
+
+rl_connection *rl_check_connection_mayraise(lua_State *L, int index) {
+    rl_connection *connection = rl_to_connection(L, index);
+    if (connection == NULL) luaL_typeerror(L, index, "connection");
+    return connection;
 }
 
 void rl_push_connection_mayraise(lua_State *L, uint64_t id) {

@@ -246,6 +246,8 @@ typedef struct rl_connection {
 void rl_open_connections_mayraise(lua_State *L);
 /// Stack: … → … connection
 void rl_push_connection_mayraise(lua_State *L, uint64_t id);
+/// The connection at `index`; NULL where something else is there.
+rl_connection *rl_to_connection(lua_State *L, int index);
 /// The connection at `index`, else an argument error.
 rl_connection *rl_check_connection_mayraise(lua_State *L, int index);
 /// Stack: … → … request

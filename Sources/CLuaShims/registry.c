@@ -101,6 +101,24 @@ static rl_server check_server_mayraise(lua_State *L, int index) {
     return server;
 }
 
+/// nil and why not.   Stack: … → … nil code
+static int refuse_mayraise(lua_State *L, const char *code) {
+    lua_pushnil(L);
+    lua_pushstring(L, code);
+    return 2;
+}
+
+/// What a host function answered: true, or nil and the code that it gave.
+static int answer_mayraise(lua_State *L, bool done, const rl_list *code) {
+    if (done) {
+        lua_pushboolean(L, true);
+        return 1;
+    }
+    lua_pushnil(L);
+    if (rl_push_item_mayraise(L, code, 0) == 0) lua_pushliteral(L, "internal");
+    return 2;
+}
+
 // relay.install(serverID, conn, options): true, or nil and why not
 static int install(lua_State *L) {
     rl_check_serving_mayraise(L, "relay.install");
@@ -114,19 +132,10 @@ static int install(lua_State *L) {
         replaces = lua_toboolean(L, -1);
     }
     rl_tick(L, 500);
-    if (connection->is_forgotten) {
-        lua_pushnil(L);
-        lua_pushliteral(L, "not_found");
-        return 2;
-    }
+    if (connection->is_forgotten) return refuse_mayraise(L, "not_found");
     rl_list *code = rl_fresh_list(e);
-    if (e->host.install(e->host.context, &server, connection->id, replaces, code)) {
-        lua_pushboolean(L, true);
-        return 1;
-    }
-    lua_pushnil(L);
-    if (rl_push_item_mayraise(L, code, 0) == 0) lua_pushliteral(L, "internal");
-    return 2;
+    bool done = e->host.install(e->host.context, &server, connection->id, replaces, code);
+    return answer_mayraise(L, done, code);
 }
 
 // relay.uninstall(serverID): whether one was installed
@@ -147,6 +156,18 @@ static int find_server(lua_State *L) {
     if (connection == 0) lua_pushnil(L);
     else rl_push_connection_mayraise(L, connection);
     return 1;
+}
+
+// relay.pipe(connA, connB): true, or nil and why not
+static int pipe_connections(lua_State *L) {
+    rl_check_serving_mayraise(L, "relay.pipe");
+    rl_engine *e = rl_engine_of(L);
+    rl_connection *one = rl_to_connection(L, 1), *other = rl_to_connection(L, 2);
+    rl_tick(L, 500);
+    if (one == NULL || other == NULL) return refuse_mayraise(L, "bad_parameters");
+    if (one->is_forgotten || other->is_forgotten) return refuse_mayraise(L, "not_found");
+    rl_list *code = rl_fresh_list(e);
+    return answer_mayraise(L, e->host.pipe(e->host.context, one->id, other->id, code), code);
 }
 
 // MARK: Events
@@ -174,7 +195,7 @@ static int emit(lua_State *L) {
 void rl_add_registry_mayraise(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"instruction", instruction}, {"on", on},     {"install", install}, {"uninstall", uninstall},
-        {"server", find_server},      {"emit", emit}, {NULL, NULL},
+        {"server", find_server},      {"emit", emit}, {"pipe", pipe_connections}, {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);
 }

@@ -8,7 +8,7 @@ extension LuaEngine {
     static var hostFunctions: rl_host {
         rl_host(
             context: nil, send: send, close: close, is_open: isOpen, facts: facts, install: install,
-            uninstall: uninstall, server: server, schedule: schedule, cancel: cancel,
+            uninstall: uninstall, server: server, pipe: pipe, schedule: schedule, cancel: cancel,
             unattended_failure: unattendedFailure, log: log,
             wall_clock: { context in withHost(context) { $0.wallClockSeconds() } },
             monotonic: { context in withHost(context) { $0.monotonicSeconds() } },
@@ -94,6 +94,13 @@ private func uninstall(_ context: Context, _ server: UnsafePointer<rl_server>) -
 
 private func server(_ context: Context, _ server: UnsafePointer<rl_server>) -> UInt64 {
     withHost(context) { $0.server(ServerID(server.pointee))?.rawValue ?? 0 }
+}
+
+private func pipe(_ context: Context, _ one: UInt64, _ other: UInt64, _ code: OpaquePointer) -> Bool {
+    let refusal = withHost(context) { $0.pipe(ConnectionID(rawValue: one), ConnectionID(rawValue: other)) }
+    guard let refusal else { return true }
+    append(refusal.rawValue, to: code)
+    return false
 }
 
 // MARK: Timers

@@ -39,6 +39,7 @@ import Testing
               local path = conn.path .. conn.headers.host
               relay.after(1, function() return a end)
               relay.install(a, conn, { replace = true })
+              relay.pipe(conn, conn)
               relay.log('info', path, { t = relay.randomToken() })
               local co = coroutine.wrap(function() coroutine.yield(('x'):rep(100)) end)
               relay.emit('x', co())

@@ -241,8 +241,8 @@ import Testing
                 == #""coroutine.close coroutine.create coroutine.isyieldable coroutine.resume coroutine.running "#
                 + "coroutine.status coroutine.wrap coroutine.yield os.clock os.date os.time relay.after relay.cancel "
                 + "relay.emit relay.equal relay.every relay.generation relay.hmac relay.install relay.instruction "
-                + "relay.log relay.monotonic relay.now relay.on relay.randomToken relay.server relay.sha256 "
-                + "relay.sleep relay.uninstall\""
+                + "relay.log relay.monotonic relay.now relay.on relay.pipe relay.randomToken relay.server "
+                + "relay.sha256 relay.sleep relay.uninstall\""
         )
     }
 

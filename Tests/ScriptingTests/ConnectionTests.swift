@@ -167,6 +167,27 @@ import Testing
         #expect(bench.call("table").failure?.code == .outputExceeded)
     }
 
+    @Test func `pipe answers true, or nil and a code`() throws {
+        let bench = try Bench()
+        try bench.add("keep", "function(conn) other = conn end")
+        bench.call("keep", connection: 7)
+        #expect(bench.eval("relay.pipe(..., other)") == .returned("true"))
+        #expect(bench.host.piped == ["1 7"])
+        for arguments in ["", "...", "1, 2", "..., 7", "..., {}", "nil, ...", "..., relay"] {
+            #expect(
+                bench.eval("{ select('#', relay.pipe(\(arguments))), select(2, relay.pipe(\(arguments))) }")
+                    == .returned(#"[2,"bad_parameters"]"#), "\(arguments)")
+        }
+        for refusal in [ErrorCode.badParameters, .notFound, .conflict] {
+            bench.host.refusesPipe = refusal
+            #expect(bench.eval("select(2, relay.pipe(..., other))") == .returned("\"\(refusal.rawValue)\""))
+        }
+        bench.engine.forget(ConnectionID(rawValue: 7))
+        #expect(bench.eval("select(2, relay.pipe(..., other))") == .returned(#""not_found""#))
+        #expect(bench.eval("select(2, relay.pipe(other, ...))") == .returned(#""not_found""#))
+        #expect(bench.host.piped == ["1 7"])
+    }
+
     @Test func `servers are installed under numbers and names, which differ`() throws {
         let bench = try Bench()
         #expect(bench.eval("relay.install(0, ...)") == .returned("true"))

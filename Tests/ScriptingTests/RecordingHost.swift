@@ -51,6 +51,8 @@ final class RecordingHost: EngineHost {
     var admins: Set<UInt64> = []
     var servers: [ServerID: ConnectionID] = [:]
     var refusesInstall: ErrorCode?
+    var piped: [String] = []
+    var refusesPipe: ErrorCode?
     var timers: [UInt64: Timer] = [:]
     var lastTimer: UInt64 = 0
     var maximumTimers = 10_000
@@ -94,6 +96,12 @@ final class RecordingHost: EngineHost {
 
     func uninstall(server: ServerID) -> Bool { servers.removeValue(forKey: server) != nil }
     func server(_ server: ServerID) -> ConnectionID? { servers[server] }
+
+    func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode? {
+        if let refusesPipe { return refusesPipe }
+        piped.append("\(one) \(other)")
+        return nil
+    }
 
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {
         guard timers.count < maximumTimers else { return nil }

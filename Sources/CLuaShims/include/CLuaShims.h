@@ -100,6 +100,8 @@ typedef struct rl_host {
     bool (*uninstall)(void *_Nullable context, const rl_server *server);
     /// 0 where no connection is installed under the id.
     uint64_t (*server)(void *_Nullable context, const rl_server *server);
+    /// True when done; else the code why not is appended to `code`.
+    bool (*pipe)(void *_Nullable context, uint64_t one, uint64_t other, rl_list *code);
     /// False where the app has too many.
     bool (*schedule)(void *_Nullable context, double seconds, bool repeats, uint64_t *timer);
     void (*cancel)(void *_Nullable context, uint64_t timer);

@@ -10,7 +10,7 @@ extension App: EngineHost {
     // MARK: Connections
 
     package func send(_ bytes: UnsafeRawBufferPointer, isText: Bool, to id: ConnectionID) -> ScriptSendResult {
-        guard let target = connections[id], target.lifecycle.isOpen else { return .dropped }
+        guard let target = connections[id], target.lifecycle.isOpen, target.pipe == nil else { return .dropped }
         let limits = loop.limits
         // Above the high watermark the source is paused, so this bound is reached only by what has no source to pause
         // (timers), or by one call's whole output.
@@ -74,6 +74,15 @@ extension App: EngineHost {
     }
 
     package func server(_ server: ServerID) -> ConnectionID? { servers[server] }
+
+    package func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode? {
+        guard one != other else { return .badParameters }
+        guard let one = connections[one], let other = connections[other], one.lifecycle.isOpen, other.lifecycle.isOpen
+        else { return .notFound }
+        guard one.pipe == nil, other.pipe == nil else { return .conflict }
+        one.pipe(to: other)
+        return nil
+    }
 
     // MARK: Timers
 

@@ -238,6 +238,9 @@ package protocol EngineHost: AnyObject {
     func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode?
     func uninstall(server: ServerID) -> Bool
     func server(_ server: ServerID) -> ConnectionID?
+    /// Forwards whatever either connection sends to the other, from its next message on, for good; nil when done, else
+    /// why not (`bad_parameters` for one with itself, `not_found`, `conflict` where one is in a pipe).
+    func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode?
 
     /// Calls `timerFired` after `delay`, then again every `delay` where `repeats`. Nil where the app has too many.
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID?

@@ -138,6 +138,7 @@ private final class AbsentRelay: EngineHost {
     func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode? { .notFound }
     func uninstall(server: ServerID) -> Bool { false }
     func server(_ server: ServerID) -> ConnectionID? { nil }
+    func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode? { .notFound }
 
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {
         lastTimer += 1
