@@ -10,8 +10,8 @@ from relay import ROOT, RELAYD, SCRIPTS
 README = (ROOT / "README.md").read_text()
 
 
-def block(language):
-    return re.search(rf"^```{language}\n(.*?)^```", README, re.M | re.S).group(1)
+def block(language, index=0):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)[index]
 
 
 def test_the_python_example_makes_a_tunnel_and_talks_through_it(make_relay):
@@ -43,6 +43,17 @@ def test_the_lua_example_is_a_script(make_relay):
         assert client.request("greet", "stranger") == 1
         assert client.request("greet", "stranger") == 2
         assert client.receive() == "hello, stranger"
+
+
+def test_the_second_lua_example_joins_two_connections(make_relay):
+    relay = make_relay()
+    relay.load("join.lua", block("lua", 1))
+    with relay.connect() as one, relay.connect() as other:
+        one.request("wait", "here")
+        assert other.request("join", "here") is True
+        for source, target in [(one, other), (other, one)]:
+            source.send("hello")
+            assert target.receive() == "hello"
 
 
 def test_every_command_that_readme_names_is_there():

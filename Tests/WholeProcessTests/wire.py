@@ -197,11 +197,11 @@ class Raw:
         assert response.value("Sec-WebSocket-Accept") == accept_value(options.get("key", SAMPLE_KEY))
         return response
 
-    def read_frame(self):
-        """(opcode, payload) of the next frame, which is checked to be one that a server may send."""
+    def read_fragment(self):
+        """(opcode, payload, whether it is the last) of the next frame, which is checked to be one that a server may
+        send."""
         first, second = self.read(2)
         assert first & 0x70 == 0, "a reserved bit is set"
-        assert first & 0x80, "the relay does not fragment"
         assert second & 0x80 == 0, "a server's frame is masked"
         length = second
         if length == 126:
@@ -210,7 +210,13 @@ class Raw:
         elif length == 127:
             (length,) = struct.unpack("!Q", self.read(8))
             assert length >= 65536
-        return first & 0x0F, self.read(length)
+        return first & 0x0F, self.read(length), bool(first & 0x80)
+
+    def read_frame(self):
+        """(opcode, payload) of the next frame, which is a whole message or a control frame."""
+        opcode, payload, is_final = self.read_fragment()
+        assert is_final, "the relay does not fragment"
+        return opcode, payload
 
     def read_message(self):
         """The next data message; pings and pongs on the way are passed over."""
