@@ -1,18 +1,14 @@
 /// The bytes of one message head and where its header fields lie in them (RFC 9112 §5). Names are lower-cased in place,
 /// values stand without the whitespace around them.
 struct HeaderFields: Sendable {
-    /// One field line: ranges of `bytes`.
-    private struct Field: Sendable {
-        var name: Range<UInt32>
-        var value: Range<UInt32>
-    }
-
     /// More field lines than this are refused: browsers and proxies send about thirty.
     static let maximumCount = 100
 
     /// The whole head, field names lower-cased.
     private(set) var bytes: [UInt8]
-    private var fields: [Field] = []
+    /// Where each field line begins, and then where the last one ends: four bytes a line, because a connection keeps
+    /// its head for as long as it lives.
+    private var lineStarts: [UInt32]
 
     /// Why a head is refused.
     enum Refusal: Error {
@@ -20,18 +16,22 @@ struct HeaderFields: Sendable {
         case tooMany
     }
 
-    /// Reads the field lines of `bytes`, which begin at `start` and end with the empty line that ends `bytes`. Every
+    /// Reads the field lines of `head`, which begin at `start` and end with the empty line that ends `head`. Every
     /// line ends with CRLF: whoever found the end has checked it (`HeadScan`).
-    init(_ bytes: [UInt8], from start: Int) throws(Refusal) {
-        self.bytes = bytes
+    init(_ head: consuming [UInt8], from start: Int) throws(Refusal) {
+        bytes = head
+        lineStarts = []
+        lineStarts.reserveCapacity(bytes[start...].count(where: { $0 == 0x0A }))
         var lineStart = start
+        lineStarts.append(UInt32(start))
         while lineStart < bytes.count - 2 {
-            guard fields.count < Self.maximumCount else { throw .tooMany }
+            guard lineStarts.count <= Self.maximumCount else { throw .tooMany }
             lineStart = try readLine(at: lineStart)
+            lineStarts.append(UInt32(lineStart))
         }
     }
 
-    /// Reads one line and returns the start of the next.
+    /// Checks one line, lower-cases its name, and returns the start of the next.
     private mutating func readLine(at start: Int) throws(Refusal) -> Int {
         guard !HTTPCharacter.isWhitespace(bytes[start]) else {
             throw .malformed("A header line begins with whitespace.")  // Line folding: RFC 9112 §5.2.
@@ -41,27 +41,32 @@ struct HeaderFields: Sendable {
             bytes[index] = HTTPCharacter.lowercased(bytes[index])
             index += 1
         }
-        let name = UInt32(start)..<UInt32(index)
-        guard !name.isEmpty, bytes[index] == UInt8(ascii: ":") else {
+        guard index > start, bytes[index] == UInt8(ascii: ":") else {
             throw .malformed("A header line has no valid name before its colon.")
         }
         index += 1
-        while HTTPCharacter.isWhitespace(bytes[index]) { index += 1 }
-        let valueStart = index
         while HTTPCharacter.isFieldContent(bytes[index]) { index += 1 }
         guard bytes[index] == 0x0D else { throw .malformed("A header value holds a control character.") }
-        var valueEnd = index
-        while valueEnd > valueStart, HTTPCharacter.isWhitespace(bytes[valueEnd - 1]) { valueEnd -= 1 }
-        fields.append(Field(name: name, value: UInt32(valueStart)..<UInt32(valueEnd)))
         return index + 2
+    }
+
+    private var lineCount: Int { lineStarts.count - 1 }
+
+    /// Where a line lies, its CRLF left out.
+    private func line(_ number: Int) -> Range<Int> {
+        Int(lineStarts[number])..<Int(lineStarts[number + 1]) - 2
     }
 
     /// The values of every line of this name, in order. `name` is lower-case.
     func rawValues(of name: String) -> [ArraySlice<UInt8>] {
         let wanted = name.utf8
-        return fields.compactMap { field in
-            guard field.name.count == wanted.count, bytes[field.name.asInt].elementsEqual(wanted) else { return nil }
-            return bytes[field.value.asInt]
+        return (0..<lineCount).compactMap { number in
+            let line = line(number)
+            let colon = line.lowerBound + wanted.count
+            guard colon < line.upperBound, bytes[colon] == UInt8(ascii: ":"),
+                bytes[line.lowerBound..<colon].elementsEqual(wanted)
+            else { return nil }
+            return Self.trimmed(bytes[(colon + 1)..<line.upperBound])
         }
     }
 
@@ -87,9 +92,11 @@ struct HeaderFields: Sendable {
     var all: [(name: String, value: String)] {
         var order: [(name: String, value: String)] = []
         var index: [String: Int] = [:]
-        for field in fields {
-            let name = String(decoding: bytes[field.name.asInt], as: UTF8.self)
-            let value = String(decoding: bytes[field.value.asInt], as: UTF8.self)
+        for number in 0..<lineCount {
+            let line = bytes[line(number)]
+            let rawName = line.prefix { $0 != UInt8(ascii: ":") }
+            let name = String(decoding: rawName, as: UTF8.self)
+            let value = String(decoding: Self.trimmed(line[(rawName.endIndex + 1)...]), as: UTF8.self)
             if let known = index[name] {
                 order[known].value += ", " + value
             } else {
@@ -99,10 +106,6 @@ struct HeaderFields: Sendable {
         }
         return order
     }
-}
-
-extension Range<UInt32> {
-    fileprivate var asInt: Range<Int> { Int(lowerBound)..<Int(upperBound) }
 }
 
 /// Finds the end of a message head that arrives in pieces, and the line ends on the way.

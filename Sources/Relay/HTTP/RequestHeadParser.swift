@@ -78,7 +78,7 @@ struct RequestHeadParser: Sendable {
     private func finish(_ head: UnsafeRawBufferPointer) -> Result {
         // `scan` completes behind an empty line, which is not the first one unless `requestLine` refuses it.
         guard let lineEnd = scan.firstLineEnd else { return .incomplete }
-        let line: RequestLine
+        let line: RequestHead.Line
         switch Self.requestLine(head, lineEnd) {
         case .success(let parsed): line = parsed
         case .failure(let refusal): return refusal.result
@@ -91,15 +91,11 @@ struct RequestHeadParser: Sendable {
             }
         }
         if let reason = Self.problem(with: fields, line) { return .refused(.badRequest, reason: reason) }
-        let parsed = RequestHead(
-            method: line.method, target: line.target, path: line.path, query: line.query,
-            minorVersion: line.minorVersion, authority: line.authority ?? fields.values(of: "host").first ?? "",
-            fields: fields)
-        return .head(parsed, length: head.count)
+        return .head(RequestHead(line: line, fields: fields), length: head.count)
     }
 
     /// What RFC 9112 §3.2 (Host) and §6 (framing) ask of the fields; nil where all is well.
-    private static func problem(with fields: HeaderFields, _ line: RequestLine) -> StaticString? {
+    private static func problem(with fields: HeaderFields, _ line: RequestHead.Line) -> StaticString? {
         let hosts = fields.rawValues(of: "host")
         guard hosts.count == 1 || (hosts.isEmpty && line.minorVersion == 0) else {
             return "The request needs exactly one Host field."
@@ -156,16 +152,6 @@ struct RequestHeadParser: Sendable {
 
 // The request line (RFC 9112 §3).
 extension RequestHeadParser {
-    private struct RequestLine {
-        var method: String
-        var target: String
-        /// Where the target is in absolute form.
-        var authority: String?
-        var path: String
-        var query: String
-        var minorVersion: Int
-    }
-
     private struct Refusal: Error {
         var status = HTTPStatus.badRequest
         let reason: StaticString
@@ -173,7 +159,9 @@ extension RequestHeadParser {
     }
 
     /// `method SP request-target SP HTTP-version`, the first `end` bytes.
-    private static func requestLine(_ bytes: UnsafeRawBufferPointer, _ end: Int) -> Swift.Result<RequestLine, Refusal> {
+    private static func requestLine(
+        _ bytes: UnsafeRawBufferPointer, _ end: Int
+    ) -> Swift.Result<RequestHead.Line, Refusal> {
         let parts = bytes[..<end].split(separator: 0x20, omittingEmptySubsequences: false)
         guard parts.count == 3, HTTPCharacter.isToken(parts[0]) else {
             return .failure(Refusal(reason: "The request line is not METHOD, target and version."))
@@ -196,28 +184,32 @@ extension RequestHeadParser {
         guard let (authority, origin) = split(target: parts[1]) else {
             return .failure(Refusal(reason: "The request target is neither a path nor an http or ws URL."))
         }
-        let halves = origin.split(separator: UInt8(ascii: "?"), maxSplits: 1, omittingEmptySubsequences: false)
+        let path = origin.prefix { $0 != UInt8(ascii: "?") }
         return .success(
-            RequestLine(
-                method: String(decoding: parts[0], as: UTF8.self), target: String(decoding: parts[1], as: UTF8.self),
-                authority: authority, path: halves[0].isEmpty ? "/" : String(decoding: halves[0], as: UTF8.self),
-                query: halves.count == 2 ? String(decoding: halves[1], as: UTF8.self) : "",
-                minorVersion: Int(version[version.startIndex + 7] - UInt8(ascii: "0"))))
+            RequestHead.Line(
+                method: range(of: parts[0]), target: range(of: parts[1]), authority: range(of: authority),
+                path: range(of: path), query: range(of: origin[path.endIndex...].dropFirst()),
+                minorVersion: version[version.startIndex + 7] - UInt8(ascii: "0")))
+    }
+
+    /// Where in the line a part of it lies: `parse` has bounded the line by `maximumRequestLineBytes`.
+    private static func range(of part: Slice<UnsafeRawBufferPointer>) -> Range<UInt16> {
+        UInt16(part.startIndex)..<UInt16(part.endIndex)
     }
 
     /// Origin form (`/path?query`) as it is; absolute form (`http://host/path?query`) in two parts. The other two forms
     /// are for CONNECT and OPTIONS, which nothing here answers.
     private static func split(
         target: Slice<UnsafeRawBufferPointer>
-    ) -> (authority: String?, origin: Slice<UnsafeRawBufferPointer>)? {
-        if target.first == UInt8(ascii: "/") { return (nil, target) }
+    ) -> (authority: Slice<UnsafeRawBufferPointer>, origin: Slice<UnsafeRawBufferPointer>)? {
+        if target.first == UInt8(ascii: "/") { return (target.prefix(0), target) }
         for scheme in ["http://", "https://", "ws://", "wss://"] {
             let start = target.prefix(scheme.utf8.count)
             guard start.map(HTTPCharacter.lowercased).elementsEqual(scheme.utf8) else { continue }
             let rest = target.dropFirst(scheme.utf8.count)
             let end = rest.firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") } ?? rest.endIndex
             guard isAuthority(rest[..<end]) else { return nil }
-            return (String(decoding: rest[..<end], as: UTF8.self), rest[end...])
+            return (rest[..<end], rest[end...])
         }
         return nil
     }
