@@ -38,11 +38,11 @@ extension App: EngineHost {
     }
 
     package func facts(of id: ConnectionID) -> ConnectionFacts? {
-        guard let connection = connections[id], let request = connection.request else { return nil }
+        guard let connection = connections[id], let head = connection.head else { return nil }
         return ConnectionFacts(
             id: id, app: name, remoteAddress: connection.address.host, remotePort: Int(connection.address.port),
-            path: request.head.path, query: request.head.query, headers: request.head.headers,
-            port: connection.listener.port, isAdmin: connection.isAdmin, subprotocol: request.subprotocol,
+            path: head.path, query: head.query, headers: head.headers,
+            port: connection.listener.port, isAdmin: connection.isAdmin, subprotocol: connection.subprotocol?.rawValue,
             tls: connection.secure?.session.version)
     }
 

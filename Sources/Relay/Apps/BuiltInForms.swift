@@ -133,9 +133,9 @@ struct ConnectionDescription: Encodable {
         self.connection = connection.id.rawValue
         remoteAddress = connection.address.host
         remotePort = Int(connection.address.port)
-        path = connection.request?.head.path ?? "/"
+        path = connection.head?.path ?? "/"
         admin = connection.isAdmin
-        subprotocol = connection.request?.subprotocol
+        subprotocol = connection.subprotocol?.rawValue
         tls = connection.secure?.session.version
         queuedBytes = connection.queuedBytes
         waiting = connection.waitsFor > 0

@@ -1,5 +1,6 @@
-/// What a secret allows, and where and until when. The secret itself is not in here.
-package struct Credential: Hashable, Sendable {
+/// What a secret allows, and where and until when. The secret itself is not in here. A class, because thousands of
+/// connections can hold the same one.
+package final class Credential: Equatable, Sendable {
     /// The public half: it names the credential in lists and logs, and stands before the dot in its secret.
     package let id: String
     package let rights: [Right]
@@ -22,6 +23,11 @@ package struct Credential: Hashable, Sendable {
         self.expires = expires
         self.cidr = cidr
         self.maxConnections = maxConnections
+    }
+
+    package static func == (a: Credential, b: Credential) -> Bool {
+        (a.id, a.rights, a.app, a.expires, a.cidr, a.maxConnections)
+            == (b.id, b.rights, b.app, b.expires, b.cidr, b.maxConnections)
     }
 
     /// It may do everything.

@@ -84,9 +84,9 @@ extension Connection {
                     .unauthorized, "The credential is missing or not valid here.",
                     headers: [("WWW-Authenticate", "Bearer realm=\"relayd\"")])
             }
-            request = UpgradeRequest(
-                head: head, appName: app, key: key, subprotocols: subprotocols,
-                subprotocol: subprotocols.first { $0 == Livecode.subprotocol })
+            pendingUpgrade = PendingUpgrade(appName: app, key: key)
+            self.head = head
+            subprotocol = subprotocols.lazy.compactMap(Subprotocol.init).first
             lifecycle.headRead()
             pauseReceiving()
         }
@@ -138,7 +138,7 @@ extension Connection {
 
     /// The head is read: on to the app's home loop.
     func proceed() {
-        guard let request, let home = loop.shared.apps.homeLoop(of: request.appName) else {
+        guard let pendingUpgrade, let home = loop.shared.apps.homeLoop(of: pendingUpgrade.appName) else {
             return refuse(.notFound, "There is no app of this name.")
         }
         if home == loop.index { return admit() }
@@ -147,8 +147,8 @@ extension Connection {
 
     /// On the home loop: ask the app's handshake hooks.
     func admit() {
-        guard lifecycle.isAdmitting, let request else { return }
-        guard let app = loop.apps[request.appName] else {
+        guard lifecycle.isAdmitting, let pendingUpgrade else { return }
+        guard let app = loop.apps[pendingUpgrade.appName] else {
             return refuse(.notFound, "There is no app of this name.")
         }
         self.app = app
@@ -157,13 +157,14 @@ extension Connection {
 
     /// The app lets it in.
     func admitted() {
-        guard let request, lifecycle.admitted() else { return }
+        guard let pendingUpgrade, lifecycle.admitted() else { return }
         wasOpen = true
         reader.maximumMessageBytes = loop.limits.messageBytes
-        isLivecode = listener.isLivecode || request.subprotocol == Livecode.subprotocol
+        isLivecode = listener.isLivecode || subprotocol == .livecode
         queueBytes(
             UpgradeResponse.encode(
-                accept: Digest.webSocketAccept(key: request.key), subprotocol: request.subprotocol))
+                accept: Digest.webSocketAccept(key: pendingUpgrade.key), subprotocol: subprotocol?.rawValue))
+        self.pendingUpgrade = nil
         deadlines.enter(.open, at: loop.now)
         deadlines.lastReceived = loop.now
         if let expires = credential?.expires {

@@ -12,7 +12,7 @@ extension Connection {
             consume(bytes)
         }
         // Behind a whole head: the app decides, and only now, because TLS may have had more to decrypt.
-        if lifecycle.isAdmitting, request != nil, app == nil { proceed() }
+        if lifecycle.isAdmitting, pendingUpgrade != nil, app == nil { proceed() }
     }
 
     private func decrypt(_ ciphertext: UnsafeRawBufferPointer, _ secure: SecureLayer) {

@@ -29,8 +29,11 @@ final class Connection {
     /// The message that is being put together from several frames or receives.
     var assembly = MessageAssembly()
 
-    /// What the handshake asked for; its head stays for the facts that scripts read.
-    var request: UpgradeRequest?
+    /// What the handshake asked for, until it is answered.
+    var pendingUpgrade: PendingUpgrade?
+    /// The head of the handshake's request: it stays for the facts that scripts read.
+    var head: RequestHead?
+    var subprotocol: Subprotocol?
     var app: App?
     var credential: Credential?
     var isAdmin = false
@@ -39,11 +42,11 @@ final class Connection {
     var isLivecode = false
 
     /// How many connections this one waits for before it reads on (`backpressure`).
-    var waitsFor = 0
+    var waitsFor: Int32 = 0
     /// Those that wait for this one's output to drain.
     var waiters: Set<ConnectionID> = []
     /// Calls that messages of this connection have begun and that have yielded.
-    private(set) var suspendedCalls = 0
+    private(set) var suspendedCalls: Int32 = 0
     /// Set for good by `relay.pipe`.
     var pipe: PipeEnd?
     var isReceiving = true
@@ -186,7 +189,7 @@ final class Connection {
 
     /// Suspended calls that one connection may have: beyond it is read no further until some have ended. Each holds a
     /// coroutine and a timer of the app, which has to serve others, too.
-    private static let maximumSuspendedCalls = 256
+    private static let maximumSuspendedCalls: Int32 = 256
 
     /// Whether reading stops because a receiver is full, or because too many calls are under way. A connection that is
     /// being closed waits for nobody.
@@ -258,12 +261,15 @@ final class SecureLayer {
     init(_ session: TLSSession) { self.session = session }
 }
 
-/// What a handshake asked for, kept while the app decides and afterwards for the facts.
-struct UpgradeRequest {
-    let head: RequestHead
+/// What only the answer to a handshake needs: kept while the app decides. A class, so that the connections which are
+/// open have no room for it.
+final class PendingUpgrade {
     let appName: String
+    /// The client's Sec-WebSocket-Key.
     let key: [UInt8]
-    let subprotocols: [String]
-    /// The one that the relay chose among those; nil for none.
-    var subprotocol: String?
+
+    init(appName: String, key: [UInt8]) {
+        self.appName = appName
+        self.key = key
+    }
 }
