@@ -1,4 +1,5 @@
-// What Glibc's Swift module leaves out: epoll, eventfd, signalfd, inotify, accept4, and macros that do not import.
+// What Glibc's Swift module leaves out: epoll, eventfd, signalfd, inotify, accept4, malloc_trim, and macros that do not
+// import.
 #pragma once
 // Only these: a header that Glibc's module has too would belong to this one instead, and every file that uses it would
 // have to import CLinux.
@@ -8,10 +9,11 @@
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
 
-// GNU extensions that the importer's feature macros hide. The address is declared as bytes, so that this header needs
-// no socket types.
+// GNU extensions that the importer's feature macros hide, or whose header Glibc's module lacks. The address is declared
+// as bytes, so that this header needs no socket types.
 extern int accept4(int descriptor, void *address, uint32_t *length, int flags);
 extern int pthread_setname_np(unsigned long thread, const char *name);
+extern int malloc_trim(unsigned long pad);
 
 // epoll_event.data is a union; Swift sees one field of it. These two make the 64-bit use plain.
 static inline struct epoll_event clinux_epoll_event(uint32_t events, uint64_t token) {

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 internal import Logging
 
@@ -37,6 +38,7 @@ final class EventLoop: @unchecked Sendable {
     private var scriptTimers: [UInt64: App] = [:]
     /// Closes of connections that are still on their way here from another loop.
     private var closesAhead: [ConnectionID: (code: CloseCode, reason: String)] = [:]
+    private var handshakeStorm = HandshakeStorm()
     /// Connections that are refused and not gone yet.
     private var refusedCount = 0
     /// So many are told why; beyond, a connection is closed without a word, because nothing may be left without bound.
@@ -158,12 +160,21 @@ final class EventLoop: @unchecked Sendable {
 
     /// The connection is gone: its descriptor is closed and its app is told within this turn.
     func remove(_ connection: Connection) {
+        connection.handshakeEnded()
         table.remove(connection)
         backend.remove(&connection.handle)
         System.close(connection.handle.fileDescriptor)
         shared.left(connection)
         if !connection.isCounted { refusedCount -= 1 }
         closed.append(connection)
+    }
+
+    /// A TLS handshake is under way.
+    func handshakeBegan() { handshakeStorm.began() }
+
+    /// It is done, or will never be.
+    func handshakeEnded() {
+        if handshakeStorm.ended() { _ = malloc_trim(0) }
     }
 
     /// Gives the connection to another loop at the end of the turn, with everything it has received and not yet used.

@@ -22,7 +22,9 @@ extension Connection {
             setDirty()
             switch step {
             case .needsInput: return
-            case .done: lifecycle.secured()
+            case .done:
+                lifecycle.secured()
+                handshakeEnded()
             case .failed(let failure): return tlsFailed(failure)
             }
         }

@@ -19,6 +19,8 @@ final class Connection {
     /// Frames (or a response) on their way out; with TLS in front they are encrypted at the end of the turn.
     var outbound = OutboundBuffer()
     let secure: SecureLayer?
+    /// The loop counts its TLS handshake.
+    private var isInHandshake: Bool
     var isDirty = false
     /// A send is with the backend: what it sends from must not be consumed until it completes.
     var isSending = false
@@ -71,9 +73,18 @@ final class Connection {
         secure = session.map { SecureLayer($0) }
         lifecycle = Lifecycle(isSecure: session != nil)
         deadlines = Deadlines(acceptedAt: loop.now, limits: loop.limits)
+        isInHandshake = session != nil
+        if isInHandshake { loop.handshakeBegan() }
     }
 
     var credentialID: String? { credential?.id }
+
+    /// The TLS handshake is done, or the connection is.
+    func handshakeEnded() {
+        guard isInHandshake else { return }
+        isInHandshake = false
+        loop.handshakeEnded()
+    }
 
     /// The first thing after accept. A connection that is not let in is told so at once, without reading its request:
     /// those beyond a limit must not hold anything for long. Behind TLS that would cost a handshake, so it just ends.
