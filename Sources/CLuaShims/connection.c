@@ -1,6 +1,7 @@
 // The connection object: one full userdata per connection, so that `servers[id] == conn` holds.
 //
-// User value 1 is `conn.data`, user value 2 the facts once a script has asked for one.
+// User value 1 is `conn.data`, user value 2 the facts once a script has asked for one; the headers, which are the most
+// of them, only once it has asked for these.
 #include <string.h>
 
 #include "engine.h"
@@ -135,7 +136,7 @@ static size_t set_item_mayraise(lua_State *L, const rl_list *list, size_t offset
 }
 
 /// Asks the host. Pushes nil where it does not know the connection.   Stack: … → … (facts | nil)
-static bool push_facts_mayraise(lua_State *L, uint64_t id) {
+static bool push_facts_mayraise(lua_State *L, uint64_t id, bool with_headers) {
     rl_engine *e = rl_engine_of(L);
     rl_facts facts = {0};
     rl_list *list = rl_fresh_list(e);
@@ -156,6 +157,7 @@ static bool push_facts_mayraise(lua_State *L, uint64_t id) {
     lua_setfield(L, -2, "port");
     lua_pushboolean(L, facts.is_admin);
     lua_setfield(L, -2, "isAdmin");
+    if (!with_headers) return true;
     lua_newtable(L);  // Stack: … facts headers
     while (list->count > at) {
         at = rl_push_item_mayraise(L, list, at);
@@ -168,7 +170,7 @@ static bool push_facts_mayraise(lua_State *L, uint64_t id) {
 }
 
 void rl_push_request_mayraise(lua_State *L, uint64_t connection) {
-    if (!push_facts_mayraise(L, connection)) {
+    if (!push_facts_mayraise(L, connection, true)) {
         lua_pop(L, 1);
         lua_newtable(L);
     }
@@ -176,12 +178,16 @@ void rl_push_request_mayraise(lua_State *L, uint64_t connection) {
     lua_setfield(L, -2, "connection");
 }
 
-/// Reads a fact from the cache, which the first question fills. `isAdmin` can change while the connection lives.
-/// Stack: connection key → connection key value
+/// Reads a fact from the cache, which the first question fills, and the first for the headers once more. `isAdmin` can
+/// change while the connection lives.   Stack: connection key → connection key … value
 static int read_fact_mayraise(lua_State *L, const rl_connection *connection, bool cached) {
-    if (!cached || lua_getiuservalue(L, 1, 2) != LUA_TTABLE) {
-        lua_settop(L, 2);
-        if (!push_facts_mayraise(L, connection->id)) return 1;  // Stack: connection key nil
+    bool wants_headers = strcmp(lua_tostring(L, 2), "headers") == 0;
+    if (cached && lua_getiuservalue(L, 1, 2) == LUA_TTABLE) {  // Stack: connection key facts
+        lua_pushvalue(L, 2);
+        if (lua_rawget(L, -2) != LUA_TNIL || !wants_headers) return 1;
+    }
+    if (!push_facts_mayraise(L, connection->id, wants_headers)) return 1;  // Stack: connection key … nil
+    if (cached) {
         lua_pushvalue(L, -1);
         lua_setiuservalue(L, 1, 2);
     }

@@ -28,6 +28,16 @@ import Testing
         #expect(bench.call("f") == .returned("true"))
     }
 
+    @Test func `the headers are one table, whatever else is asked before and after`() throws {
+        let bench = try Bench()
+        try bench.add(
+            "f",
+            "function(conn) local path, headers = conn.path, conn.headers local admin = conn.isAdmin "
+                + "return { path, headers.origin, rawequal(headers, conn.headers), conn.query, conn.port } end")
+        #expect(
+            bench.call("f") == .returned(#"["\/here","https:\/\/example.org",true,"a=b",8087]"#))
+    }
+
     @Test func `a connection is one object, with its data`() throws {
         let bench = try Bench()
         try bench.add("keep", "function(conn) kept = conn conn.data.n = 1 end")
