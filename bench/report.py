@@ -3,19 +3,14 @@
 import os
 import platform
 import re
-import statistics
 import subprocess
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-# What the project asks of itself. `node-livecode` took about 112 µs where relayd was asked for 8.
-FORWARD_TARGET_MICROSECONDS = 8.0
-FORWARD_TARGET_RATIO = 8.0 / 112.0
-IDLE_TARGET_BYTES = 2048
-REPLACE_TARGET_MILLISECONDS = 2.0
-# A row in which the relay's threads had to wait for a core for more of the window than this is marked.
-NOISE_SHARE = 0.02
+import targets
+from figures import (NOISE_SHARE, cpu, is_noisy, median, median_of, ratios_of, spread, table, values)
+from relays import CIPHER, NODE_PEERS, ROOT
 
 
 @dataclass
@@ -23,22 +18,36 @@ class Findings:
     effort: object
     machine: dict[str, str]
     versions: dict[str, str]
-    subjects: list
     pinned: tuple
     is_realtime: bool
+    # The subject that targets are about.
+    ours: str
+    # By load and subject, a result of each round.
+    pairs: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
+    fixed: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
     forward: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
-    idle: dict[str, dict] = field(default_factory=dict)
+    # By load, of one subject.
+    growth: dict[str, list[dict]] = field(default_factory=dict)
+    # By subject.
+    tls: dict[str, list[dict]] = field(default_factory=dict)
+    # By kind, `plain` and `TLS`, and subject.
+    setup: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
+    idle: dict[str, dict[str, dict]] = field(default_factory=dict)
     replace_load: str = ""
     replace: dict[str, list[dict]] = field(default_factory=dict)
+    shares: dict | None = None
+    # By section, the subjects that were measured in it.
+    subjects: dict[str, list] = field(default_factory=dict)
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
-    """The first line that a command prints; empty where it fails or is missing."""
+    """The first line that a command prints, wherever it prints it; empty where it fails or is missing."""
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+    text = (done.stdout + done.stderr).strip()
+    return text.splitlines()[0] if done.returncode == 0 and text else ""
 
 
 def machine() -> dict[str, str]:
@@ -51,6 +60,7 @@ def machine() -> dict[str, str]:
         "memory": f"{int(memory[1]) / 1048576:.1f} GiB",
         "system": f"{system}, Linux {platform.release()}",
         "virtual": run("systemd-detect-virt", "--vm") or ("yes" if " hypervisor" in info else "no"),
+        "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "load before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
 
@@ -59,89 +69,84 @@ def package_version(name: str) -> str:
     return run("dpkg-query", "--showformat", "${Version}", "--show", name) or "unknown"
 
 
-def versions(root: Path, binary: Path, with_relayd: bool) -> dict[str, str]:
-    changed = run("git", "status", "--porcelain", "--", "Sources", "scripts", "Package.swift", cwd=root)
-    revision = (run("git", "rev-parse", "--short=12", "HEAD", cwd=root) or "unknown") + (", changed" if changed else "")
-    found = {
+def versions(with_relayd: bool) -> dict[str, str]:
+    changed = run("git", "status", "--porcelain", "--", "Sources", "scripts", "Package.swift", cwd=ROOT)
+    revision = (run("git", "rev-parse", "--short=12", "HEAD", cwd=ROOT) or "unknown") + (", changed" if changed else "")
+    return {
         "relayd": revision if with_relayd else "left out",
         "Swift": run("swift", "--version").partition("(")[0].strip() or "unknown",
         "Lua": package_version("liblua5.4-0"),
         "OpenSSL": package_version("libssl3"),
-        "Node peer": run("node", str(root / "bench/peers/node-livecode.mjs"), "--version"),
+        "HAProxy": package_version("haproxy"),
+        "nginx": package_version("nginx"),
+        "Node peers": run("node", str(NODE_PEERS / "node-livecode.mjs"), "--version"),
         "generator": run("gcc", "--version"),
     }
-    return found
 
 
-def median(values) -> float:
-    return statistics.median(values)
+# Tables of messages
 
 
-def cpu(result: dict) -> float:
-    return result["relay"]["cpuMicrosecondsPerMessage"]
-
-
-def median_of(results: list[dict], *path: str) -> float:
-    def pick(result):
-        for key in path:
-            result = result[key]
-        return result
-
-    return median(pick(result) for result in results)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table that reads well as plain text, too."""
-    widths = [max(len(row[i]) for row in [head] + rows) for i in range(len(head))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in [head] + rows]
-    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |"] + lines[1:])
-
-
-def verdict(value: float, target: float) -> str:
-    return "met" if value <= target else f"missed by {(value / target - 1) * 100:.0f} %"
-
-
-def is_noisy(results: list[dict]) -> bool:
-    return any(result["relay"]["waitedForCoreMilliseconds"] > NOISE_SHARE * result["seconds"] * 1e3
-               for result in results)
-
-
-def forward_section(name: str, results: dict[str, list[dict]], subjects: list) -> str:
+def messages_section(name: str, results: dict[str, list[dict]], subjects: list) -> str:
     rows = []
     for subject, rounds in results.items():
         latency = lambda quantile: f"{median_of(rounds, 'latencyMicroseconds', quantile) / 1e3:.2f}"
-        costs = [cpu(result) for result in rounds]
         rows.append([
             subject + (" ~" if is_noisy(rounds) else ""), f"{median_of(rounds, 'messagesPerSecond'):,.0f}",
-            f"{median(costs):.2f} ({min(costs):.2f}–{max(costs):.2f})",
+            spread([cpu(result) for result in rounds]),
             f"{median_of(rounds, 'relay', 'userMicrosecondsPerMessage'):.2f} + "
             f"{median_of(rounds, 'relay', 'systemMicrosecondsPerMessage'):.2f}",
             latency("p50"), latency("p90"), latency("p99"), latency("p999"), latency("maximum"),
-            f"{max(result['relay']['peakResidentKiB'] for result in rounds) / 1024:.1f}",
+            f"{max(values(rounds, 'relay', 'peakResidentKiB')) / 1024:.1f}",
             f"{median_of(rounds, 'relay', 'coresUsed'):.2f}", f"{median_of(rounds, 'generator', 'coresUsed'):.2f}"])
     head = ["relay", "messages/s", "CPU µs per message (range)", "user + system", "p50 ms", "p90", "p99", "p99.9",
             "max", "peak MiB", "cores", "generator"]
-    text = f"### {name}\n\n{table(head, rows)}\n"
-    ratios = ratio_rows(results, subjects)
-    if ratios:
-        text += "\n" + table(["CPU per message, ratio within a round", "median", "range"], ratios) + "\n"
-    return text
+    return f"### {name}\n\n{table(head, rows)}" + ratio_table("message", results, subjects)
 
 
-def ratio_rows(results: dict[str, list[dict]], subjects: list) -> list[list[str]]:
+def ratio_table(what: str, results: dict[str, list[dict]], subjects: list) -> str:
     rows = []
     for subject in subjects:
         for peer in subject.compared_with:
-            ratios = ratios_of(results, subject.name, peer)
-            rows.append([f"{subject.name} / {peer}", f"{median(ratios):.3f}", f"{min(ratios):.3f}–{max(ratios):.3f}"])
-    return rows
+            if subject.name in results and peer in results:
+                rows.append([f"{subject.name} / {peer}", *spread_cells(ratios_of(results, subject.name, peer))])
+    return "\n" + table([f"CPU per {what}, ratio within a round", "median", "range"], rows) if rows else ""
 
 
-def ratios_of(results: dict[str, list[dict]], ours: str, peer: str) -> list[float]:
-    return [cpu(a) / cpu(b) for a, b in zip(results[ours], results[peer])]
+def spread_cells(ratios: list[float]) -> list[str]:
+    return [f"{median(ratios):.3f}", f"{min(ratios):.3f}–{max(ratios):.3f}"]
 
 
-def idle_section(results: dict[str, dict]) -> str:
+def growth_section(results: dict[str, list[dict]]) -> str:
+    rows = [[
+        load + (" ~" if is_noisy(rounds) else ""), f"{median_of(rounds, 'messagesPerSecond'):,.0f}",
+        spread([cpu(result) for result in rounds]), f"{median_of(rounds, 'latencyMicroseconds', 'p50') / 1e3:.2f}",
+        f"{max(values(rounds, 'relay', 'peakResidentKiB')) / 1024:.1f}",
+    ] for load, rounds in results.items()]
+    head = ["relayd", "messages/s", "CPU µs per message (range)", "p50 ms", "peak MiB"]
+    return "### From few pairs to many\n\n" + table(head, rows) + (
+        "\nBoth legs of a pair end at the relay; the most pairs that the limit of open files leaves room for.\n")
+
+
+# Connections
+
+
+def setup_section(kind: str, results: dict[str, list[dict]], subjects: list) -> str:
+    rows = []
+    for subject, rounds in results.items():
+        duration = lambda quantile: f"{median_of(rounds, 'durationMicroseconds', quantile) / 1e3:.2f}"
+        rows.append([
+            subject + (" ~" if is_noisy(rounds) else ""), f"{median_of(rounds, 'connectionsPerSecond'):,.0f}",
+            spread([cpu(result) for result in rounds], ".1f"), duration("p50"), duration("p99"), duration("maximum"),
+            f"{median_of(rounds, 'relay', 'coresUsed'):.2f}", f"{median_of(rounds, 'generator', 'coresUsed'):.2f}"])
+    under_way = next(iter(results.values()))[0]["concurrency"]
+    head = ["relay", "connections/s", "CPU µs per connection (range)", "p50 ms", "p99", "max", "cores", "generator"]
+    resumed = ", TLS sessions resumed by ticket" if kind == "TLS" else ""
+    return f"### Opened, one message there and back, closed: {under_way} under way, {kind}{resumed}\n\n" + table(
+        head, rows) + ratio_table("connection", results, subjects)
+
+
+def idle_section(kind: str, results: dict[str, dict]) -> str:
     rows = [[
         name, f"{result['connections']:,}", f"{result['bytesPerConnection']:,.0f}",
         f"{result['residentKiBBefore'] / 1024:.1f}", f"{result['residentKiBIdle'] / 1024:.1f}",
@@ -150,8 +155,12 @@ def idle_section(results: dict[str, dict]) -> str:
     ] for name, result in results.items()]
     head = ["relay", "connections", "bytes each", "MiB before", "MiB idle", "MiB after closing", "opened/s",
             "CPU µs per opening", "CPU while idle"]
-    return "### Idle connections\n\n" + table(head, rows) + (
-        "\n\nResident memory of the process (VmRSS); the kernel's socket buffers are not in it.\n")
+    return f"### Idle connections, {kind}\n\n" + table(head, rows) + (
+        "\nResident memory of the process (VmRSS); the kernel's socket buffers are not in it. As many connections as the "
+        "limit of open files leaves room for; a proxy has a connection to its back end for each.\n")
+
+
+# Scripts
 
 
 def replace_section(load: str, results: dict[str, list[dict]]) -> str:
@@ -176,71 +185,87 @@ def replace_section(load: str, results: dict[str, list[dict]]) -> str:
     turns = [result["generator"]["longestTurnMicroseconds"] / 1e3 for result in plain + replacing]
     waits = [result["relay"]["waitedForCoreMilliseconds"] for result in plain + replacing]
     cost = median_of(replacing, "cpuMicrosecondsPerReplacement")
-    return f"### Replacing `forward to server` every 50 ms ({load})\n\n{table(head, rows)}\n\n" + (
+    return f"### Replacing `forward to server` every 50 ms ({load})\n\n{table(head, rows)}\n" + (
         f"{calls} replacements, {skipped} put off because the one before was not answered. One replacement costs the "
         f"relay {cost:.0f} µs of CPU (500 in a row without other load, median of rounds). What the machine adds: the "
         f"generator did not look at its sockets for up to {max(turns):.3f} ms at a time (median of rounds "
         f"{median(turns):.3f} ms); the relay waited for its core for up to {max(waits):.1f} ms of a window.\n")
 
-
-def replace_delays(results: dict[str, list[dict]]) -> list[float]:
-    """By round, in milliseconds: the longest delivery near a replacement beyond the usual (median) delivery of the
-    same load without replacing."""
-    return [(replacing["nearMicroseconds"]["maximum"] - plain["latencyMicroseconds"]["p50"]) / 1e3
-            for plain, replacing in zip(results["forward"], results["replace"])]
-
-
-def targets_section(findings: Findings) -> str:
-    headline = next(iter(findings.forward.values()), {})
-    rows = []
-    if "relayd" in headline:
-        cost = median(cpu(result) for result in headline["relayd"])
-        rows.append(["scripted forward, CPU µs per message", f"{FORWARD_TARGET_MICROSECONDS:.0f}", f"{cost:.2f}",
-                     verdict(cost, FORWARD_TARGET_MICROSECONDS)])
-        ratio = median(ratios_of(headline, "relayd", "node-livecode"))
-        rows.append(["the same, ratio to node-livecode (8 / 112)", f"{FORWARD_TARGET_RATIO:.3f}", f"{ratio:.3f}",
-                     verdict(ratio, FORWARD_TARGET_RATIO)])
-    if "relayd" in findings.idle:
-        each = findings.idle["relayd"]["bytesPerConnection"]
-        rows.append(["idle connection, resident bytes", str(IDLE_TARGET_BYTES), f"{each:,.0f}",
-                     verdict(each, IDLE_TARGET_BYTES)])
-    if findings.replace:
-        delays = replace_delays(findings.replace)
-        rows.append(["longest delivery near a replacement beyond the usual, ms, median of rounds",
-                     f"{REPLACE_TARGET_MILLISECONDS:.0f}", f"{median(delays):.2f} (worst {max(delays):.2f})",
-                     verdict(median(delays), REPLACE_TARGET_MILLISECONDS)])
-    if not rows:
-        return ""
-    return "## Targets\n\n" + table(["what", "at most", "measured", ""], rows) + "\n"
+def shares_section(shares: dict) -> str:
+    counts = shares["instructions"]
+    total = sum(counts.values())
+    rows = [[part, f"{each:,.0f}", f"{each / total:.0%}"] for part, each in counts.items()]
+    return "### Where the instructions of a scripted message go\n\n" + table(
+        ["part", "instructions per message", "share"], rows + [["all", f"{total:,.0f}", ""]]) + (
+        f"\nOf user space alone, counted by callgrind over {shares['messages']:,} messages (100 pairs, 64 B, 8 in "
+        "flight), by library; JSON: the envelope, its parameters and lua-cjson. The kernel's share is in the tables "
+        "above, as system time.\n")
 
 
-def render(findings: Findings) -> str:
+# The whole
+
+
+def method(findings: Findings) -> str:
     effort = findings.effort
-    facts = [[name, value] for name, value in (findings.machine | {
-        "load after": " ".join(f"{value:.2f}" for value in os.getloadavg())} | findings.versions).items()]
     core, generator_core = findings.pinned
     pinning = ("relay and generator not pinned: only one core" if core is None
                else f"relay pinned to core {core}, generator to core {generator_core}")
     if findings.is_realtime:
         pinning += "; all under real-time scheduling, before every ordinary process"
-    parts = [
-        f"# Benchmark of {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n",
-        targets_section(findings),
-        "## Messages through `forward to server`\n" if findings.forward else "",
-        *(forward_section(name, results, findings.subjects) for name, results in findings.forward.items()),
-        "## Connections\n" if findings.idle else "",
-        idle_section(findings.idle) if findings.idle else "",
-        "## Changing while it runs\n" if findings.replace else "",
-        replace_section(findings.replace_load, findings.replace) if findings.replace else "",
-        "## Machine, versions, method\n",
-        table(["what", "which"], facts) + "\n",
-        "\n".join(f"- `{subject.name}`: {subject.what}" for subject in findings.subjects) + "\n",
+    return (
         f"{effort.rounds} rounds; in each, every relay in turn, in a fresh process ({pinning}), {effort.warmup:g} s of "
         f"warm-up and {effort.seconds:g} s measured. Figures are medians over the rounds, ratios medians of the ratios "
-        "within a round. CPU is the relay process's own (user and system, all threads), divided by the messages "
-        "delivered in the window; the split into user and system is sampled by the kernel at its tick. Latency is from "
-        "sending (at a fixed rate: from when the message was due) to its arrival at the server end. Every message's "
-        "place in its order and every byte of it were checked. `~` marks rows in which the relay had to wait for its "
-        f"core for more than {NOISE_SHARE * 100:.0f} % of a window. What it all means: bench/README.md.\n",
+        "within a round. CPU is the relay process's own (user and system, all threads), divided by the messages that "
+        "it relayed in the window; the split into user and system is sampled by the kernel at its tick: "
+        f"{split_error(effort.seconds, effort.rounds)}. Latency is from sending (at a fixed rate: from when the message "
+        "was due) to arrival at the server end; on raw pairs, to the far end and back, which are two relayed messages. "
+        f"TLS is 1.3 with {CIPHER} everywhere. Every message's place in its order and every byte of it were checked. "
+        f"`~` marks rows in which the relay had to wait for its core for more than {NOISE_SHARE * 100:.0f} % of a "
+        "window. What it all means: bench/README.md.\n")
+
+
+def split_error(seconds: float, rounds: int) -> str:
+    """One standard deviation of a share that is sampled so often, where it is most (a half)."""
+    configured = run("sh", "-c", "zcat /proc/config.gz | grep -x 'CONFIG_HZ=[0-9]*'").partition("=")[2]
+    if not configured:
+        return "good for a share, not for small differences"
+    samples = int(configured) * seconds
+    return (f"{configured} times a second, so that in one window a share is good to ±{50 / samples ** 0.5:.1f} % of the "
+            f"CPU time, and over the rounds to about ±{50 / (samples * rounds) ** 0.5:.1f} %")
+
+
+def render(findings: Findings) -> str:
+    facts = [[name, value] for name, value in (findings.machine | {
+        "load after": " ".join(f"{value:.2f}" for value in os.getloadavg())} | findings.versions).items()]
+    subjects = findings.subjects
+
+    def chapter(title: str, kind: str, *sections: str) -> str:
+        if not any(sections):
+            return ""
+        named = "\n".join(f"- `{subject.name}`: {subject.what}" for subject in subjects.get(kind, []))
+        return "\n".join([f"## {title}\n", *([named + "\n"] if named else []), *filter(None, sections)])
+
+    def each(results: dict, kind: str) -> list[str]:
+        return [messages_section(load, found, subjects[kind]) for load, found in results.items()]
+
+    parts = [
+        f"# Benchmark of {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n",
+        targets.section(findings),
+        chapter("Raw pairs", "pairs", *each(findings.pairs, "pairs"),
+                growth_section(findings.growth) if findings.growth else ""),
+        chapter("Raw pairs at a fixed rate", "fixed", *each(findings.fixed, "fixed")),
+        chapter("Raw pairs, TLS on both sides", "tls",
+                *each({"100 pairs, 4 KiB, 8 in flight": findings.tls} if findings.tls else {}, "tls")),
+        chapter("New connections", "setup",
+                *(setup_section(kind, found, subjects["setup"]) for kind, found in findings.setup.items())),
+        chapter("Connections that say nothing", "idle",
+                *(idle_section(kind, found) for kind, found in findings.idle.items())),
+        chapter("Messages through `forward to server`", "forward", *each(findings.forward, "forward"),
+                shares_section(findings.shares) if findings.shares else ""),
+        chapter("Changing while it runs", "replace",
+                replace_section(findings.replace_load, findings.replace) if findings.replace else ""),
+        "## Machine, versions, method\n",
+        table(["what", "which"], facts),
+        method(findings),
     ]
     return "\n".join(part for part in parts if part)

@@ -4,187 +4,161 @@ Started by dev/bench, which builds what this needs. Method and how to read the r
 """
 
 import argparse
-import json
 import os
-import resource
 import signal
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import loads
+import relays
 import report
-from subjects import BenchError, Running, cores, node_subject, prepare_child, raise_file_limit, relayd_subject
-
-ROOT = Path(__file__).resolve().parent.parent
-GENERATOR_DEADLINE = 120.0
-
-
-@dataclass(frozen=True)
-class Load:
-    """One load of the scenario `forward`. `rate` None is a closed loop."""
-
-    name: str
-    pairs: int
-    in_flight: int
-    payload_bytes: int
-    rate: int | None = None
-
-    def arguments(self) -> list[str]:
-        fixed = ["--pairs", str(self.pairs), "--inflight", str(self.in_flight), "--size", str(self.payload_bytes)]
-        return fixed + (["--rate", str(self.rate)] if self.rate else [])
+import shares
+from measure import Bench, say
+from relays import BIG_BUFFER_KIBIBYTES as BIG, ROOT
+from subjects import BenchError, Subject, make_certificate, raise_file_limit
 
 
-HEADLINE = Load("100 pairs, 64 B, 8 in flight", 100, 8, 64)
-LOADS = [
-    HEADLINE,
-    Load("100 pairs, 64 B, 1 in flight", 100, 1, 64),
-    Load("100 pairs, 4 KiB, 8 in flight", 100, 8, 4096),
-    Load("1 000 pairs, 64 B, 1 in flight", 1000, 1, 64),
-    Load("100 pairs, 64 B, 10 000 per second", 100, 8, 64, 10_000),
-]
-# Well below saturation, or queueing would hide what a replacement adds.
-REPLACE = Load("100 pairs, 64 B, 10 000 per second", 100, 8, 64, 10_000)
+class Run:
+    """One run of the benchmark: each method measures one kind and adds its results to the findings."""
 
+    def __init__(self, bench: Bench, options: argparse.Namespace):
+        self.bench = bench
+        self.binary = options.relayd
+        self.interfaces = [] if options.only_peers else list(dict.fromkeys(options.io or ["auto"]))
+        self.certificate = make_certificate(bench.directory)
+        self.findings = report.Findings(
+            effort=bench.effort, machine=report.machine(), versions=report.versions(not options.only_peers),
+            pinned=(bench.relay_core, bench.generator_core), is_realtime=options.realtime,
+            ours=self.name_of(self.interfaces[0]) if self.interfaces else "")
 
-@dataclass(frozen=True)
-class Effort:
-    rounds: int
-    warmup: float
-    seconds: float
-    loads: list[Load]
+    def measure(self, kinds: list[str]) -> report.Findings:
+        for kind in kinds:
+            getattr(self, kind)()
+        return self.findings
 
+    @staticmethod
+    def name_of(io: str) -> str:
+        return "relayd" if io == "auto" else f"relayd ({io})"
 
-QUICK = Effort(rounds=3, warmup=1.5, seconds=2.5, loads=[HEADLINE])
-FULL = Effort(rounds=7, warmup=2, seconds=4, loads=LOADS)
+    def ours(self, what: str, script: Path, compared_with: tuple[str, ...] = (), **more) -> list[Subject]:
+        """relayd, once for each of the kernel's interfaces that was asked for."""
+        return [relays.relayd(self.binary, self.name_of(io), f"one loop, {script.relative_to(ROOT)}{what}, --io {io}",
+                              script, compared_with, io, **more) for io in self.interfaces]
 
+    # Raw pairs
 
-class Bench:
-    def __init__(self, generator: Path, effort: Effort, directory: Path, is_realtime: bool):
-        self.generator = generator
-        self.is_realtime = is_realtime
-        self.effort = effort
-        self.directory = directory
-        self.relay_core, self.generator_core = cores()
-        self.started = 0
+    def pair_subjects(self) -> list[Subject]:
+        peers = [
+            relays.haproxy("HAProxy", "one thread, in front of an echo back end"),
+            relays.nginx("nginx", "one worker, in front of an echo back end, as its documentation sets up WebSockets"),
+            relays.node_pair("node ws", "Node and ws, bench/peers/node-pair.mjs"),
+            *self.big_buffers(),
+        ]
+        return self.ours("", relays.PAIR_SCRIPT, tuple(peer.name for peer in peers)) + peers
 
-    def start(self, subject) -> Running:
-        self.started += 1
-        return Running(subject, self.directory / f"{self.started:03}", self.relay_core, self.is_realtime)
+    @staticmethod
+    def big_buffers() -> list[Subject]:
+        return [
+            relays.haproxy(f"HAProxy ({BIG} KiB)", f"the same with buffers of {BIG} KiB instead of 16", True),
+            relays.nginx(f"nginx ({BIG} KiB)", f"the same with buffers of {BIG} KiB instead of 4", True),
+        ]
 
-    def generate(self, running: Running, scenario: str, arguments: list[str]) -> dict:
-        """Runs the generator against a started relay; its report, or a BenchError with its own sentence."""
-        command = [str(self.generator), scenario, "--url", running.url, "--pid", str(running.pid)] + arguments
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=prepare_child(self.generator_core, self.is_realtime))
-        try:
-            output, errors = process.communicate(timeout=GENERATOR_DEADLINE)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        if process.returncode != 0:
-            raise BenchError(f"{running.subject.name}, {scenario}: {errors.strip()} {running.last_words()}")
-        return json.loads(output)
+    def messages(self, kind: str, chosen: list[loads.Load]) -> dict:
+        subjects = self.findings.subjects[kind] = self.pair_subjects()
+        big = {subject.name for subject in self.big_buffers()}
+        return {load.name: self.bench.messages(
+            "pair", [subject for subject in subjects if load.is_large or subject.name not in big], load)
+            for load in chosen}
 
-    def window(self) -> list[str]:
-        return ["--warmup", str(self.effort.warmup), "--seconds", str(self.effort.seconds)]
+    def pairs(self) -> None:
+        self.findings.pairs = self.messages("pairs", loads.PAIRS)
 
-    def forward(self, subjects, load: Load) -> dict[str, list[dict]]:
-        """All subjects in turn, round after round (A B C A B C …), a fresh process each time."""
-        results = {subject.name: [] for subject in subjects}
-        for number in range(self.effort.rounds):
-            for subject in subjects:
-                with self.start(subject) as running:
-                    result = self.generate(running, "forward", load.arguments() + self.window())
-                results[subject.name].append(result)
-                say(f"{load.name}  round {number + 1}/{self.effort.rounds}  {subject.name:<15} "
-                    f"{result['relay']['cpuMicrosecondsPerMessage']:8.2f} µs CPU per message, "
-                    f"{result['messagesPerSecond']:>9,.0f} messages/s")
-        return results
+    def fixed(self) -> None:
+        self.findings.fixed = self.messages("fixed", loads.FIXED)
 
-    def replace(self, subject, load: Load) -> dict[str, list[dict]]:
-        """The same load without and with replacing, in turn."""
-        results = {"forward": [], "replace": []}
-        for number in range(self.effort.rounds):
-            for scenario, rounds in results.items():
-                with self.start(subject) as running:
-                    arguments = load.arguments() + self.window()
-                    if scenario == "replace":
-                        arguments += self.replacing(subject, running)
-                    result = self.generate(running, scenario, arguments)
-                rounds.append(result)
-                say(f"replacing {'on ' if scenario == 'replace' else 'off'}  round {number + 1}/{self.effort.rounds}  "
-                    f"longest delivery {result['latencyMicroseconds']['maximum'] / 1e3:.2f} ms")
-        return results
+    def growth(self) -> None:
+        for subject in self.ours("", relays.PAIR_SCRIPT)[:1]:
+            self.findings.growth = self.bench.growth(subject, loads.growth())
 
-    def replacing(self, subject, running: Running) -> list[str]:
-        arguments = ["--credential-file", str(subject.credential(running.directory))]
-        for number, body in enumerate(subject.bodies):
-            path = running.directory / f"body{number}.txt"
-            path.write_text(body)
-            arguments += ["--body-file", str(path)]
-        return arguments
+    def tls(self) -> None:
+        peers = [relays.haproxy(name, f"one thread, TLS from the client and to the back end{what}", is_big,
+                                self.certificate, secures_backend=True)
+                 for name, what, is_big in (("HAProxy", "", False),
+                                            (f"HAProxy ({BIG} KiB)", f", buffers of {BIG} KiB", True))]
+        subjects = self.findings.subjects["tls"] = self.ours(
+            ", TLS with both clients", relays.PAIR_SCRIPT, tuple(peer.name for peer in peers),
+            certificate=self.certificate) + peers
+        self.findings.tls = self.bench.messages("pair", subjects, loads.MEDIUM)
 
-    def idle(self, subject, connections: int) -> dict:
-        with self.start(subject) as running:
-            result = self.generate(running, "idle", ["--connections", str(connections), "--seconds", "1"])
-        say(f"{connections:,} idle connections  {subject.name:<15} {result['bytesPerConnection']:,.0f} B each")
-        return result
+    # Connections
 
+    def setup(self) -> None:
+        for kind, certificate in (("plain", None), ("TLS", self.certificate)):
+            # What is listed in the report are the plain ones; TLS differs in nothing but TLS.
+            subjects = self.ours("; a script answers the message", relays.PAIR_SCRIPT, ("HAProxy",),
+                                 certificate=certificate) + [
+                relays.haproxy("HAProxy", "one thread; opens a connection to its back end, without TLS, for each",
+                               certificate=certificate)]
+            self.findings.subjects.setdefault("setup", subjects)
+            self.findings.setup[kind] = self.bench.setup(
+                f"setup, {kind}", subjects, loads.SETUP_CONCURRENCY)
 
-def say(text: str) -> None:
-    print(text, flush=True)
+    def idle(self) -> None:
+        node = relays.node_pair("node ws", "Node and ws, bench/peers/node-pair.mjs")
+        for kind, certificate, connections, peers in (
+                ("plain", None, 50_000, [node]), ("TLS", self.certificate, 10_000, [])):
+            proxy = relays.haproxy("HAProxy", "one thread, in front of a back end without TLS", certificate=certificate)
+            ours = self.ours("", relays.TUNNEL_SCRIPT, certificate=certificate)
+            self.findings.subjects.setdefault("idle", ours + [proxy] + peers)
+            wanted = {subject: loads.at_most(connections, 1) for subject in ours + peers}
+            wanted[proxy] = min(loads.at_most(connections, 2), relays.HAPROXY_CONNECTIONS - 100)
+            self.findings.idle[kind] = {
+                subject.name: self.bench.idle(kind, subject, number) for subject, number in wanted.items()}
 
+    # Scripts
 
-def idle_connections() -> int:
-    """10 000, or as many as the limit of open files leaves room for."""
-    return min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
+    def tunnel_subjects(self) -> list[Subject]:
+        return self.ours("", relays.TUNNEL_SCRIPT, ("node-livecode", "node ws"))
+
+    def forward(self) -> None:
+        lines = [] if not self.interfaces else [relays.relayd(
+            self.binary, "relayd (lines)", "the same with node-livecode's log lines (`?livecode=1`)",
+            relays.TUNNEL_SCRIPT, ("node-livecode",), query="?livecode=1")]
+        subjects = self.findings.subjects["forward"] = self.tunnel_subjects() + lines + [
+            relays.node_livecode("node-livecode", "Node and ws, with node-livecode's log lines, console to /dev/null",
+                                 True),
+            relays.node_livecode("node ws", "the same without any log line", False)]
+        self.findings.forward = {load.name: self.bench.messages("forward", subjects, load) for load in loads.FORWARD}
+
+    def replace(self) -> None:
+        for subject in self.tunnel_subjects()[:1]:
+            self.findings.subjects["replace"] = [subject]
+            self.findings.replace_load = loads.REPLACE.name
+            self.findings.replace = self.bench.replace(subject, loads.REPLACE)
+
+    def shares(self) -> None:
+        if not self.interfaces:
+            return
+        self.findings.shares = shares.measure(self.bench, self.binary)
+        if self.findings.shares is None:
+            say("shares  left out: valgrind or objcopy is missing; dev/setup --bench installs them")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev/bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the headline load, three rounds: under three minutes")
+    parser.add_argument("--quick", action="store_true", help="raw pairs in three short rounds: under three minutes")
+    parser.add_argument("--only", action="append", choices=loads.KINDS, help="one kind of measurement; repeatable")
+    parser.add_argument("--io", action="append", choices=["auto", "epoll", "io_uring"],
+                        help="the kernel's interface that relayd uses (auto); repeatable: each is a relay of its own")
+    parser.add_argument("--only-peers", action="store_true", help="leave relayd out (to try a new peer)")
+    parser.add_argument("--realtime", action="store_true",
+                        help="relays and generator go before all ordinary processes (root); for a busy machine")
     parser.add_argument("--relayd", type=Path, default=ROOT / ".build/release/relayd")
     parser.add_argument("--loadgen", type=Path, default=ROOT / ".build/bench/loadgen")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results", help="folder of the report")
-    parser.add_argument("--realtime", action="store_true",
-                        help="relays and generator go before all ordinary processes (root); for a busy machine")
-    parser.add_argument("--only", choices=["forward", "idle", "replace"], help="one kind of measurement")
-    parser.add_argument("--only-peers", action="store_true", help="leave relayd out (to try a new peer)")
     return parser.parse_args()
-
-
-def measure(options: argparse.Namespace, directory: Path) -> report.Findings:
-    effort = QUICK if options.quick else FULL
-    bench = Bench(options.loadgen, effort, directory, options.realtime)
-    relays = []
-    if not options.only_peers:
-        relays = [
-            relayd_subject(ROOT, options.relayd, "relayd", "one loop, scripts/tunnel.lua",
-                           compared_with=("node-livecode", "node ws")),
-            relayd_subject(ROOT, options.relayd, "relayd (lines)",
-                           "the same with node-livecode's log lines (`?livecode=1`)",
-                           compared_with=("node-livecode",), query="?livecode=1"),
-        ]
-    peers = [
-        node_subject(ROOT, "node-livecode", "Node and ws, with node-livecode's log lines, console to /dev/null", True),
-        node_subject(ROOT, "node ws", "the same without any log line", False),
-    ]
-    findings = report.Findings(
-        effort=effort, machine=report.machine(), versions=report.versions(ROOT, options.relayd, not options.only_peers),
-        subjects=relays + peers, pinned=(bench.relay_core, bench.generator_core), is_realtime=options.realtime)
-    for load in effort.loads if options.only in (None, "forward") else []:
-        findings.forward[load.name] = bench.forward(relays + peers, load)
-    for subject in relays[:1] + peers[1:] if options.only in (None, "idle") else []:
-        findings.idle[subject.name] = bench.idle(subject, idle_connections())
-    if relays and options.only in (None, "replace"):
-        findings.replace_load = REPLACE.name
-        findings.replace = bench.replace(relays[0], REPLACE)
-    return findings
 
 
 def main() -> int:
@@ -196,9 +170,11 @@ def main() -> int:
     if options.realtime and os.geteuid() != 0:
         print("dev/bench: --realtime needs root", file=sys.stderr)
         return 2
+    effort = loads.QUICK if options.quick else loads.FULL
     try:
         with tempfile.TemporaryDirectory(prefix="relayd-bench-") as directory:
-            findings = measure(options, Path(directory))
+            bench = Bench(options.loadgen, effort, Path(directory), options.realtime)
+            findings = Run(bench, options).measure(options.only or effort.kinds)
     except BenchError as error:
         print(f"dev/bench: {error}", file=sys.stderr)
         return 1
@@ -206,7 +182,7 @@ def main() -> int:
         return 130
     text = report.render(findings)
     options.results.mkdir(parents=True, exist_ok=True)
-    marks = [date.today().isoformat(), "quick" if options.quick else "", options.only or ""]
+    marks = [date.today().isoformat(), "quick" if options.quick else "", *(options.only or [])]
     path = options.results / ("-".join(mark for mark in marks if mark) + ".md")
     path.write_text(text)
     say("\n" + text)

@@ -1,7 +1,8 @@
-"""Shows that the load generator is a judge: faulty relays, each of which it must refuse, and one that it must accept.
+"""Shows that the load generator is a judge: faulty relays, each of which it must refuse, and honest ones that it must
+accept.
 
-The faults are bodies of `forward to server` that are put into the running Node peer, so every kind of fault comes out
-of a real relay over real sockets. Run by `dev/bench --self-test`.
+The faults are functions that are put into the Node peers, bodies of `forward to server` or what hands a raw message on,
+so every kind of fault comes out of a real relay over real sockets. Run by `dev/bench --self-test`.
 """
 
 import argparse
@@ -11,28 +12,27 @@ import sys
 import tempfile
 from pathlib import Path
 
-from subjects import BenchError, Running, node_subject, raise_file_limit
+from relays import ROOT, haproxy, nginx, node_livecode, node_pair
+from subjects import BenchError, Running, Subject, make_certificate, raise_file_limit
 
-ROOT = Path(__file__).resolve().parent.parent
+ALTERED = "was lost, reordered, duplicated or altered"
+# The second copy meets the next message's turn, or finds nothing under way.
+DOUBLED = f"{ALTERED}|got a message that was not sent"
 
 # Every body counts its calls in n and misbehaves once, in the 5000th; `pass` hands a message on as it should be.
-PREAMBLE = """function (channel, data) {
+TUNNEL = """function (channel, data) {
     globalThis.n = (globalThis.n ?? 0) + 1
     const fault = n === 5000, found = channels[channel]
     const pass = (text) => found.server.send('from:data: ' + channel + delimiter + text)
 """
-CASES = [  # name, rest of the body, pattern of what the generator must say (None: it must be content)
-    ("honest", "pass(data); this.send('1')", None),
-    ("loses a message", "if (!fault) pass(data); this.send('1')", "was lost, reordered, duplicated or altered"),
-    ("doubles a message", "pass(data); if (fault) pass(data); this.send('1')",
-     # The second copy meets the next message's turn, or finds nothing under way.
-     "was lost, reordered, duplicated or altered|got a message that was not sent"),
+TUNNEL_CASES = [  # name, rest of the body, pattern of what the generator must say (None: it must be content)
+    ("is honest", "pass(data); this.send('1')", None),
+    ("loses a message", "if (!fault) pass(data); this.send('1')", ALTERED),
+    ("doubles a message", "pass(data); if (fault) pass(data); this.send('1')", DOUBLED),
     ("swaps two messages",
      "if (fault) { globalThis.held = [found, data] } else { pass(data) }\n"
-     "if (!fault && globalThis.held?.[0] === found) { pass(held[1]); held = undefined }\nthis.send('1')",
-     "was lost, reordered, duplicated or altered"),
-    ("alters a byte", "pass(fault ? data.replace('z', 'y') : data); this.send('1')",
-     "was lost, reordered, duplicated or altered"),
+     "if (!fault && globalThis.held?.[0] === found) { pass(held[1]); held = undefined }\nthis.send('1')", ALTERED),
+    ("alters a byte", "pass(fault ? data.replace('z', 'y') : data); this.send('1')", ALTERED),
     ("sends to another channel",
      "if (fault) { channels.find((any) => any !== found).server.send('from:data: ' + channel + delimiter + data) }\n"
      "else { pass(data) }\nthis.send('1')", "got another channel's message"),
@@ -45,15 +45,57 @@ CASES = [  # name, rest of the body, pattern of what the generator must say (Non
     ("does not compile", "}}", "add instruction was answered"),
 ]
 
+# `pass` sends to the other end; the 5000th message is some pair's, on its way there or back.
+PAIR = """(other, data, isBinary) => {
+    globalThis.n = (globalThis.n ?? 0) + 1
+    const fault = n === 5000, pass = (bytes) => other.send(bytes, { binary: isBinary })
+"""
+PAIR_CASES = [
+    ("is honest", "pass(data)", None),
+    ("fragments messages", "other.send(data.subarray(0, 20), { binary: true, fin: false })\n"
+     "other.send(data.subarray(20), { binary: true })", None),
+    ("loses a message", "if (!fault) pass(data)", ALTERED),
+    ("doubles a message", "pass(data); if (fault) pass(data)", DOUBLED),
+    ("swaps two messages", "if (fault) { globalThis.held = [other, data] } else { pass(data) }\n"
+     "if (!fault && globalThis.held?.[0] === other) { pass(held[1]); held = undefined }", ALTERED),
+    ("alters a byte", "if (fault) data[60] ^= 1\npass(data)", ALTERED),
+    ("sends to another pair", "if (n === 1) globalThis.first = other\n"
+     "if (n >= 5000 && globalThis.first !== other && !globalThis.done) { globalThis.done = true; first.send(data) }\n"
+     "else { pass(data) }", DOUBLED),
+    ("makes a text of a message", "other.send(data, { binary: !fault })", "a binary message became a text"),
+    ("closes a connection", "if (fault) { other.close(4003, 'slow') } else { pass(data) }",
+     "closed a connection: 4003 slow"),
+    ("cuts a connection", "if (fault) { other.terminate() } else { pass(data) }", "the relay cut a connection"),
+]
 
-def judge(generator: Path, running: Running, body: str) -> tuple[int, str]:
-    path = running.directory / "body.js"
-    path.write_text(body)
-    done = subprocess.run(
-        [generator, "replace", "--url", running.url, "--pid", str(running.pid), "--warmup", "0.3", "--seconds", "1",
-         "--credential-file", running.subject.credential(running.directory), "--body-file", path],
-        capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stderr.strip()
+
+def judge(generator: Path, subject: Subject, directory: Path, scenario: str, options: list[str]) -> tuple[int, str]:
+    """The generator's exit code and what it said; -1 where it did not come that far."""
+    try:
+        with Running(subject, directory, None) as running:
+            done = subprocess.run(
+                [generator, scenario, *running.arguments(), "--warmup", "0.3", "--seconds", "1", *options],
+                capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr.strip()
+    except (BenchError, subprocess.TimeoutExpired) as error:
+        return -1, str(error)
+
+
+def cases(directory: Path):
+    """Name, expected pattern, subject, scenario, options."""
+    for number, (name, rest, expected) in enumerate(TUNNEL_CASES):
+        subject = node_livecode("node ws", "", False)
+        body = directory / f"body{number}.js"
+        body.write_text(TUNNEL + rest + "\n}")
+        secret = directory / "credential"
+        secret.write_text("shared secret")
+        yield f"a tunnel that {name}", expected, subject, "replace", ["--credential-file", secret, "--body-file", body]
+    for name, rest, expected in PAIR_CASES:
+        yield f"a pair that {name}", expected, node_pair("node ws", "", PAIR + rest + "\n}"), "pair", []
+    certificate = make_certificate(directory)
+    for subject in (haproxy("HAProxy", ""), nginx("nginx", ""),
+                    haproxy("HAProxy with TLS", "", certificate=certificate, secures_backend=True)):
+        yield f"{subject.name} in front of a back end", None, subject, "pair", []
 
 
 def main() -> int:
@@ -62,20 +104,16 @@ def main() -> int:
     parser.add_argument("--loadgen", type=Path, default=ROOT / ".build/bench/loadgen")
     generator = parser.parse_args().loadgen
     raise_file_limit()
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="relayd-bench-") as directory:
-        for number, (name, rest, expected) in enumerate(CASES):
-            subject = node_subject(ROOT, "node ws", "", False)
-            try:
-                with Running(subject, Path(directory) / str(number), None) as running:
-                    status, said = judge(generator, running, PREAMBLE + rest + "\n}")
-            except (BenchError, subprocess.TimeoutExpired) as error:
-                status, said = -1, str(error)
+    wrong = count = 0
+    with tempfile.TemporaryDirectory(prefix="relayd-bench-") as folder:
+        directory = Path(folder)
+        for name, expected, subject, scenario, options in cases(directory):
+            count += 1
+            status, said = judge(generator, subject, directory / str(count), scenario, options)
             good = status == 0 if expected is None else status == 1 and re.search(expected, said)
             wrong += 0 if good else 1
-            print(f"{'ok  ' if good else 'FAIL'} a relay that {name}: {said or 'accepted'}" if expected
-                  else f"{'ok  ' if good else 'FAIL'} an honest relay: {said or 'accepted'}", flush=True)
-    print(f"{len(CASES) - wrong} of {len(CASES)} judged rightly")
+            print(f"{'ok  ' if good else 'FAIL'} {name}: {said or 'accepted'}", flush=True)
+    print(f"{count - wrong} of {count} judged rightly")
     return 1 if wrong else 0
 
 

@@ -2,18 +2,22 @@
 
 import ctypes
 import os
+import random
 import re
 import resource
 import selectors
 import signal
+import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 READY_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
-READY_LINE = re.compile(rb"^listening (ws://\S+)$", re.MULTILINE)
+READY_LINE = re.compile(rb"^listening (wss?://\S+)$", re.MULTILINE)
+# Below the ports that Linux gives to outgoing connections.
+PROXY_PORTS = range(18_000, 32_000)
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -24,7 +28,7 @@ class BenchError(Exception):
 
 
 def raise_file_limit() -> None:
-    """As many open files as the machine allows, for this process and what it starts: 10 000 connections need them."""
+    """As many open files as the machine allows, for this process and what it starts: 10 000 pairs need them."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -49,18 +53,62 @@ def prepare_child(core: int | None, is_realtime: bool):
     return prepare
 
 
-@dataclass
+def free_port() -> int:
+    for port in random.sample(PROXY_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise BenchError("no free port was found")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """For everything that speaks TLS here; `both` holds certificate and key."""
+
+    certificate: Path
+    key: Path
+    both: Path
+
+
+def make_certificate(directory: Path) -> Certificate:
+    made = Certificate(directory / "certificate.pem", directory / "key.pem", directory / "both.pem")
+    done = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", made.key, "-out", made.certificate], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchError(f"openssl made no certificate: {done.stderr.strip()}")
+    made.both.write_text(made.certificate.read_text() + made.key.read_text())
+    return made
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a subject gets when it starts: an empty directory, and, a proxy, its port and that of its back end."""
+
+    directory: Path
+    port: int
+    backend_port: int
+
+
+@dataclass(frozen=True)
 class Subject:
-    """One relay that can be started. `command` gets an empty directory for what the relay keeps."""
+    """One relay that can be started."""
 
     name: str
     what: str
     command: callable
-    # Where the admin credential is, given that directory, and the texts of `forward to server` to put in turn.
+    # The schemes of a proxy's own address and of its back end's; others say themselves where they listen.
+    proxy_schemes: tuple[str, str] | None = None
+    # The certificate of a back end that speaks TLS.
+    certificate: Certificate | None = None
+    # Where the admin credential is, given the directory, and the texts of `forward to server` to put in turn.
     credential: callable = None
+    bodies: tuple[str, ...] = ()
     # Names of the peers that it makes sense to compare it with.
     compared_with: tuple[str, ...] = ()
-    bodies: list[str] = field(default_factory=list)
 
 
 class Running:
@@ -71,18 +119,38 @@ class Running:
         self.directory = directory
         directory.mkdir(parents=True)
         self.errors = directory / "stderr.txt"
+        self.place = Place(directory, free_port(), free_port()) if subject.proxy_schemes else Place(directory, 0, 0)
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
-                subject.command(directory), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                subject.command(self.place), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                 preexec_fn=prepare_child(core, is_realtime))
         self.pid = self.process.pid
         try:
-            self.url = self._wait_until_ready()
+            self.url = self._wait_for_port() if subject.proxy_schemes else self._wait_for_line()
         except BaseException:
             self.stop()
             raise
 
-    def _wait_until_ready(self) -> str:
+    def arguments(self) -> list[str]:
+        """What the load generator has to know."""
+        known = ["--url", self.url, "--pid", str(self.pid)]
+        if self.subject.proxy_schemes:
+            known += ["--backend", f"{self.subject.proxy_schemes[1]}://127.0.0.1:{self.place.backend_port}"]
+        if self.subject.certificate:
+            known += ["--certificate", str(self.subject.certificate.both)]
+        return known
+
+    def _wait_for_port(self) -> str:
+        deadline = time.monotonic() + READY_DEADLINE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.place.port), timeout=1).close()
+                return f"{self.subject.proxy_schemes[0]}://127.0.0.1:{self.place.port}"
+            except OSError:
+                time.sleep(0.01)
+        raise BenchError(f"{self.subject.name} does not listen. {self.last_words()}")
+
+    def _wait_for_line(self) -> str:
         deadline, output = time.monotonic() + READY_DEADLINE, b""
         descriptor = self.process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
@@ -117,34 +185,3 @@ class Running:
 
     def __exit__(self, *_):
         self.stop()
-
-
-def node_subject(root: Path, name: str, what: str, log_lines: bool) -> Subject:
-    """The Node relay of bench/peers, with or without node-livecode's log lines."""
-    peers = root / "bench" / "peers"
-    secret = "shared secret"
-
-    def command(directory: Path) -> list[str]:
-        (directory / "credential").write_text(secret)
-        return ["node", str(peers / "node-livecode.mjs"), "--credential", secret, "--console", "/dev/null",
-                "--log-lines", "on" if log_lines else "off"]
-
-    return Subject(name, what, command, lambda directory: directory / "credential")
-
-
-def relayd_subject(root: Path, binary: Path, name: str, what: str, compared_with: tuple[str, ...],
-                   query: str = "") -> Subject:
-    """relayd with one loop and the tunnel script."""
-    script = root / "scripts" / "tunnel.lua"
-
-    def command(directory: Path) -> list[str]:
-        return [str(binary), "serve", "--listen", f"ws://127.0.0.1:0{query}", "--state", str(directory / "state"),
-                "--script", str(script), "--loops", "1"]
-
-    subject = Subject(name, what, command,
-                      lambda directory: directory / "state" / "admin.credential",
-                      compared_with=compared_with)
-    body = (root / "scripts" / "tunnel" / "forward to server.lua").read_text().strip()
-    # Two texts that do the same: every replacement is a change.
-    subject.bodies = [body, f"--[[ the other one ]] {body}"]
-    return subject

@@ -13,11 +13,13 @@
 struct load load_from(const struct options *options) {
     return (struct load){
         .target = &options->target,
+        .backend = options->backend,
         .process = options->process,
         .pairs = options->pairs,
         .inFlight = options->inFlight,
         .payloadBytes = options->payloadBytes,
         .messagesPerSecond = options->messagesPerSecond,
+        .burst = options->burst,
         .warmup = options->warmup,
         .duration = options->duration,
     };
@@ -102,7 +104,7 @@ static void admin_message(struct connection *connection, enum opcode opcode, con
     histogram_record(&replacer.callTime, replacer.repliedAt - replacer.requestedAt);
 }
 
-static const struct connection_events adminEvents = {admin_opened, admin_message};
+static const struct connection_events adminEvents = {admin_opened, admin_message, NULL};
 
 /// Puts the next body.
 static void replace(int64_t time) {
@@ -136,7 +138,7 @@ static double cost_of_replacing(void) {
 static void replace_when_due(int64_t time, bool isMeasured) {
     replacer.isMeasured = isMeasured;
     if (replacer.admin == NULL) {
-        replacer.admin = connection_open(&replacer.options->target, 0, &adminEvents, NULL);
+        replacer.admin = connection_open(&replacer.options->target, 0, NULL, &adminEvents, NULL);
         replacer.nextAt = time;
     }
     if (!replacer.isOpen || time < replacer.nextAt) return;

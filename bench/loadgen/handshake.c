@@ -13,31 +13,39 @@ enum { HEAD_BYTES = 16 << 10 };
 
 struct target target_parse(const char *url) {
     struct target target = {.path = "/"};
-    char host[64], rest[500] = "";
+    char scheme[4], host[64], rest[500] = "";
     unsigned port;
-    if (sscanf(url, "ws://%63[^:/?]:%u%499s", host, &port, rest) < 2 || port == 0 || port > 65535) {
-        fail(EXIT_USAGE, "--url %s is not ws://ADDRESS:PORT with an optional path", url);
+    if (sscanf(url, "%3[ws]://%63[^:/?]:%u%499s", scheme, host, &port, rest) < 3 || port == 0 || port > 65535
+        || (strcmp(scheme, "ws") != 0 && strcmp(scheme, "wss") != 0)) {
+        fail(EXIT_USAGE, "%s is not ws://ADDRESS:PORT or wss://ADDRESS:PORT with an optional path", url);
     }
     if (strcmp(host, "localhost") == 0) strcpy(host, "127.0.0.1");
     if (inet_pton(AF_INET, host, &target.address) != 1) {
-        fail(EXIT_USAGE, "--url %s: %s is not an IPv4 address", url, host);
+        fail(EXIT_USAGE, "%s: %s is not an IPv4 address", url, host);
     }
+    target.isTLS = strcmp(scheme, "wss") == 0;
     target.port = (uint16_t)port;
     snprintf(target.path, sizeof target.path, "%s%s", rest[0] == '/' ? "" : "/", rest);
     return target;
 }
 
-size_t handshake_write(struct handshake *handshake, const struct target *target, const uint32_t nonce[4], char *head,
-                       size_t capacity) {
-    char key[25], joined[64], host[INET_ADDRSTRLEN];
+/// Sec-WebSocket-Accept for a key: base64 of SHA-1 (§4.2.2), with its 0 at the end.
+static void write_accept(char accept[29], const char *key, size_t keyLength) {
+    char joined[128];
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned digestLength = 0;
-    EVP_EncodeBlock((unsigned char *)key, (const unsigned char *)nonce, 16);
-    int joinedLength = snprintf(joined, sizeof joined, "%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
+    int joinedLength = snprintf(joined, sizeof joined, "%.*s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", (int)keyLength, key);
     if (EVP_Digest(joined, (size_t)joinedLength, digest, &digestLength, EVP_sha1(), NULL) != 1) {
         fail(EXIT_LOST, "this OpenSSL has no SHA-1");
     }
-    EVP_EncodeBlock((unsigned char *)handshake->expectedAccept, digest, (int)digestLength);
+    EVP_EncodeBlock((unsigned char *)accept, digest, (int)digestLength);
+}
+
+size_t handshake_write(struct handshake *handshake, const struct target *target, const uint32_t nonce[4], char *head,
+                       size_t capacity) {
+    char key[25], host[INET_ADDRSTRLEN];
+    EVP_EncodeBlock((unsigned char *)key, (const unsigned char *)nonce, 16);
+    write_accept(handshake->expectedAccept, key, 24);
     inet_ntop(AF_INET, &target->address, host, sizeof host);
     int length = snprintf(head, capacity,
         "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -79,4 +87,25 @@ size_t handshake_check(const struct handshake *handshake, const char *bytes, siz
         fail(EXIT_LOST, "a handshake was answered without the right Sec-WebSocket-Accept");
     }
     return (size_t)(end + 4 - bytes);
+}
+
+size_t handshake_answer(const char *bytes, size_t length, size_t *taken, char *head, size_t capacity) {
+    const char *end = memmem(bytes, length, "\r\n\r\n", 4);
+    *taken = 0;
+    if (end == NULL) {
+        if (length > HEAD_BYTES) fail(EXIT_LOST, "a request to the back end does not end within %d bytes", HEAD_BYTES);
+        return 0;
+    }
+    const char *lineEnd = memmem(bytes, length, "\r\n", 2);
+    size_t keyLength = 0;
+    const char *key = find_field(lineEnd + 2, end, "sec-websocket-key:", &keyLength);
+    if (key == NULL || keyLength != 24 || memcmp(bytes, "GET ", 4) != 0) {
+        fail(EXIT_LOST, "the back end was asked \"%.*s\"", (int)(lineEnd - bytes), bytes);
+    }
+    char accept[29];
+    write_accept(accept, key, keyLength);
+    *taken = (size_t)(end + 4 - bytes);
+    return (size_t)snprintf(head, capacity,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: %s\r\n\r\n", accept);
 }

@@ -1,12 +1,14 @@
-// The client's side of the opening handshake (RFC 6455 §4.1), and the address that it goes to.
+// The opening handshake (RFC 6455 §4), and the address that it goes to.
 
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY`.
+/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY` or `wss://…`.
 struct target {
+    bool isTLS;
     uint32_t address;  // Network byte order.
     uint16_t port;  // Host byte order.
     char path[512];  // Request target; at least "/".
@@ -17,7 +19,7 @@ struct handshake {
     char expectedAccept[29];
 };
 
-/// Parses a `ws://` address; ends the run with EXIT_USAGE where it is none.
+/// Parses such an address; ends the run with EXIT_USAGE where it is none.
 struct target target_parse(const char *url);
 
 /// Writes the request into `head`, with a key made of `nonce`; returns its length.
@@ -27,3 +29,7 @@ size_t handshake_write(struct handshake *handshake, const struct target *target,
 /// Looks for the whole answer at the front of `bytes`; returns its length, 0 where more must come. Ends the run where
 /// the answer is not 101 with the right Sec-WebSocket-Accept.
 size_t handshake_check(const struct handshake *handshake, const char *bytes, size_t length);
+
+/// A back end's answer to the whole request at the front of `bytes`, into `head`; `*taken` is the length of the request,
+/// 0 where more must come. Ends the run where the request is no opening handshake. Returns the answer's length.
+size_t handshake_answer(const char *bytes, size_t length, size_t *taken, char *head, size_t capacity);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "echo.h"
 #include "fail.h"
 #include "scenario.h"
 
@@ -21,7 +22,7 @@ static void idle_message(struct connection *connection, enum opcode opcode, cons
     fail(EXIT_LOST, "an idle connection was sent \"%.*s\"", length < 200 ? (int)length : 200, bytes);
 }
 
-static const struct connection_events idleEvents = {idle_opened, idle_message};
+static const struct connection_events idleEvents = {idle_opened, idle_message, NULL};
 
 static void settle(int64_t duration) {
     for (int64_t end = now() + duration; now() < end;) loop_turn(10000000);
@@ -33,13 +34,14 @@ void idle_run(const struct options *options) {
     struct connection **connections = calloc(total, sizeof *connections);
     if (connections == NULL) fail(EXIT_LOST, "out of memory");
 
+    if (options->backend != NULL) connection_listen(options->backend, &echoEvents);
     settle(options->settle);
     struct usage before = usage_of(options->process);
     int64_t startedAt = now(), moved = startedAt;
     for (uint32_t lastOpened = 0; opened < total;) {
         for (; started < total && started - opened < OPENING_AT_ONCE; started++) {
             connections[started] =
-                connection_open(&options->target, started / CONNECTIONS_PER_SOURCE, &idleEvents, NULL);
+                connection_open(&options->target, started / CONNECTIONS_PER_SOURCE, NULL, &idleEvents, NULL);
         }
         loop_turn(10000000);
         if (opened != lastOpened) {
@@ -55,7 +57,7 @@ void idle_run(const struct options *options) {
     struct usage idle = usage_of(options->process);
     settle(options->duration);
     struct usage later = usage_of(options->process);
-    for (uint32_t i = 0; i < total; i++) connection_close(connections[i]);
+    for (uint32_t i = 0; i < total; i++) connection_abandon(connections[i]);
     settle(options->settle);
     struct usage after = usage_of(options->process);
 

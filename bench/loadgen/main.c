@@ -1,5 +1,5 @@
-// The load generator: `loadgen SCENARIO --url ws://ADDRESS:PORT/ [options]`. Plays every end of every connection on
-// one thread, checks what arrives, and prints one JSON object. Exit codes: 0 done, 1 a check failed, 2 usage, 3 cannot
+// The load generator: `loadgen SCENARIO --url ws://ADDRESS:PORT/ [options]`. Plays every end of every connection, back
+// ends of a proxy included, on one thread, checks what arrives, and prints one JSON object. Exit codes: 0 done, 1 a check failed, 2 usage, 3 cannot
 // reach the relay.
 
 #define _GNU_SOURCE
@@ -12,6 +12,8 @@
 #include "scenario.h"
 
 static const struct scenario scenarios[] = {
+    {"pair", "raw messages, one end of a pair to the other and back", pair_run},
+    {"setup", "connections that open, send one message, get it back and close", setup_run},
     {"forward", "messages through the tunnel instructions, client end to server end", forward_run},
     {"replace", "the same while `forward to server` is replaced over and over", replace_run},
     {"idle", "connections that say nothing", idle_run},
@@ -19,21 +21,25 @@ static const struct scenario scenarios[] = {
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 
 static void print_usage(void) {
-    puts("usage: loadgen SCENARIO --url ws://ADDRESS:PORT/ [options]\n\nscenarios:");
+    puts("usage: loadgen SCENARIO --url ws[s]://ADDRESS:PORT/ [options]\n\nscenarios:");
     for (int i = 0; i < SCENARIOS; i++) printf("  %-10s%s\n", scenarios[i].name, scenarios[i].summary);
     puts("\noptions:\n"
          "  --pid N                process of the relay, to read its CPU time and memory\n"
+         "  --backend URL          where to listen: the relay is a proxy, and this is behind it (pair, setup, idle)\n"
+         "  --certificate FILE     certificate and key (PEM) of a back end that is wss://\n"
          "  --core N               pin the generator to this core\n"
          "  --pairs N              pairs of connections (100)\n"
          "  --inflight N           messages under way per pair (8)\n"
          "  --size BYTES           payload of a message, at least 25 (64)\n"
-         "  --rate N               messages per second over all pairs at even distances; without it, closed loop\n"
+         "  --rate N               relayed messages per second over all pairs, evenly; without it, closed loop\n"
+         "  --burst N              messages that fall due together at a fixed rate (1)\n"
          "  --warmup SECONDS       before measuring (1)\n"
          "  --seconds SECONDS      measured window (3)\n"
          "  --credential-file FILE admin credential (replace)\n"
          "  --body-file FILE       body of `forward to server`; up to 8, put in turn (replace)\n"
          "  --every MILLISECONDS   between replacements (50)\n"
          "  --connections N        idle connections (10000)\n"
+         "  --concurrency N        connections under way (setup; 64)\n"
          "  --settle SECONDS       before memory is read (1)");
 }
 
@@ -69,7 +75,7 @@ static void pin(int core) {
 
 static struct options parse(int count, char **arguments) {
     struct options options = {
-        .pairs = 100, .inFlight = 8, .connections = 10000, .payloadBytes = 64, .warmup = 1000000000,
+        .pairs = 100, .inFlight = 8, .burst = 1, .connections = 10000, .concurrency = 64, .payloadBytes = 64, .warmup = 1000000000,
         .duration = 3000000000ll, .settle = 1000000000, .replaceEvery = 50000000,
     };
     const char *url = NULL;
@@ -81,6 +87,14 @@ static struct options parse(int count, char **arguments) {
         else if (strcmp(name, "--core") == 0) pin((int)number_of(name, value, 0, CPU_SETSIZE - 1));
         else if (strcmp(name, "--pairs") == 0) options.pairs = (uint32_t)number_of(name, value, 1, 100000);
         else if (strcmp(name, "--inflight") == 0) options.inFlight = (uint32_t)number_of(name, value, 1, 65536);
+        else if (strcmp(name, "--burst") == 0) options.burst = (uint32_t)number_of(name, value, 1, 65536);
+        else if (strcmp(name, "--concurrency") == 0) options.concurrency = (uint32_t)number_of(name, value, 1, 10000);
+        else if (strcmp(name, "--certificate") == 0) tls_use_certificate(value);
+        else if (strcmp(name, "--backend") == 0) {
+            static struct target backend;
+            backend = target_parse(value);
+            options.backend = &backend;
+        }
         else if (strcmp(name, "--size") == 0) {
             options.payloadBytes = (size_t)number_of(name, value, PAYLOAD_HEAD_BYTES, 1 << 24);
         }
@@ -99,6 +113,7 @@ static struct options parse(int count, char **arguments) {
         }
     }
     if (url == NULL) fail(EXIT_USAGE, "--url is missing; see loadgen --help");
+    if (options.burst > options.inFlight) fail(EXIT_USAGE, "--burst is more than --inflight");
     options.target = target_parse(url);
     return options;
 }

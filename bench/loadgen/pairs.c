@@ -20,8 +20,8 @@ static struct {
     struct pair *pairs;
     uint32_t opened, ready;
     int64_t paceStarted;
-    uint64_t paceNext;  // Messages due so far, over all pairs.
-    uint64_t delivered;
+    uint64_t paceNext;  // Bursts due so far, over all pairs.
+    uint64_t relayed;
     bool isSending, isMeasured, isRealtime;
     char *payload;
 } run;
@@ -33,7 +33,14 @@ const struct load *pairs_load(void) {
 }
 
 static void write_hex(char *text, uint64_t value, int digits) {
-    for (int i = digits - 1; i >= 0; i--, value >>= 4) text[i] = "0123456789abcdef"[value & 15];
+    static char pairs[256][2];
+    if (pairs[0][0] == 0) {
+        for (int i = 0; i < 256; i++) {
+            pairs[i][0] = "0123456789abcdef"[i >> 4];
+            pairs[i][1] = "0123456789abcdef"[i & 15];
+        }
+    }
+    for (int i = digits - 2; i >= 0; i -= 2, value >>= 8) memcpy(text + i, pairs[value & 255], 2);
 }
 
 /// The payload of message `sequence` of `pair`; valid until the next call.
@@ -50,10 +57,16 @@ static void make_payload_template(size_t length) {
     run.payload[8] = '-';
 }
 
+/// When burst `number`, counted over all pairs, falls due, from the start of the pace.
+static int64_t burst_time(uint64_t number) {
+    const struct load *load = run.load;
+    return (int64_t)((double)number * load->burst * load->dialect->hops / load->messagesPerSecond * 1e9);
+}
+
 /// When message `sequence` of the pair falls due at the fixed rate.
 static int64_t due_time(const struct pair *pair, uint64_t sequence) {
-    double number = (double)sequence * run.load->pairs + pair->index;
-    return run.paceStarted + (int64_t)(number / run.load->messagesPerSecond * 1e9);
+    uint64_t burst = sequence / run.load->burst;
+    return run.paceStarted + burst_time(burst * run.load->pairs + pair->index);
 }
 
 /// Sends what is due and fits into the window.
@@ -65,24 +78,34 @@ static void pump(struct pair *pair) {
         if (pair->sent - done >= load->inFlight) return;
         if (load->messagesPerSecond > 0 && pair->sent >= pair->due) return;
         pair->startedAt[pair->sent % load->inFlight] =
-            load->messagesPerSecond > 0 ? due_time(pair, pair->sent) : now();
+            load->messagesPerSecond > 0 ? due_time(pair, pair->sent) : loop_time();
         load->dialect->send(pair, payload_of(pair, pair->sent), load->payloadBytes);
         pair->sent += 1;
     }
 }
 
-void pairs_delivered(struct pair *pair, const char *payload, size_t length) {
-    const struct load *load = run.load;
-    uint64_t sequence = pair->delivered;
-    if (pair->delivered >= pair->sent) fail(EXIT_LOST, "pair %u got a message that was not sent", pair->index);
-    if (length != load->payloadBytes || memcmp(payload, payload_of(pair, sequence), length) != 0) {
+/// What came must be message `sequence` of the pair, and sent.
+static void check(const struct pair *pair, uint64_t sequence, const char *payload, size_t length) {
+    if (sequence >= pair->sent) fail(EXIT_LOST, "pair %u got a message that was not sent", pair->index);
+    if (length != run.load->payloadBytes || memcmp(payload, payload_of(pair, sequence), length) != 0) {
         fail(EXIT_LOST, "pair %u: message %llu was lost, reordered, duplicated or altered; got \"%.*s\"", pair->index,
              (unsigned long long)sequence, length < 60 ? (int)length : 60, payload);
     }
+    run.relayed += 1;
+}
+
+void pairs_arrived(struct pair *pair, const char *payload, size_t length) {
+    check(pair, pair->arrived, payload, length);
+    pair->arrived += 1;
+}
+
+void pairs_delivered(struct pair *pair, const char *payload, size_t length) {
+    const struct load *load = run.load;
+    uint64_t sequence = pair->delivered;
+    check(pair, sequence, payload, length);
     pair->delivered += 1;
-    run.delivered += 1;
     if (run.isMeasured) {
-        int64_t startedAt = pair->startedAt[sequence % load->inFlight], time = now();
+        int64_t startedAt = pair->startedAt[sequence % load->inFlight], time = loop_time();
         histogram_record(&run.measurement->latency, time - startedAt);
         if (load->observed != NULL) load->observed(startedAt, time);
     }
@@ -107,6 +130,10 @@ static void open_more(void) {
     }
 }
 
+struct pair *pairs_find(uint64_t index) {
+    return index < run.opened ? &run.pairs[index] : NULL;
+}
+
 void pairs_ready(struct pair *pair) {
     (void)pair;
     run.ready += 1;
@@ -129,11 +156,9 @@ static void set_up(void) {
 /// Lets messages fall due at the fixed rate up to `time`.
 static void pace(int64_t time) {
     const struct load *load = run.load;
-    // Message number 0 is due at once: at a time t, those with number / rate <= t are.
-    uint64_t due = (uint64_t)((double)(time - run.paceStarted) / 1e9 * load->messagesPerSecond) + 1;
-    for (; run.paceNext < due; run.paceNext++) {
+    for (; burst_time(run.paceNext) <= time - run.paceStarted; run.paceNext++) {
         struct pair *pair = &run.pairs[run.paceNext % load->pairs];
-        pair->due += 1;
+        pair->due += load->burst;
         pump(pair);
     }
 }
@@ -145,23 +170,23 @@ static int64_t patience(int64_t time) {
     const struct load *load = run.load;
     if (load->messagesPerSecond == 0) return 1000000;
     if (!run.isRealtime) return 0;
-    int64_t wait = run.paceStarted + (int64_t)((double)run.paceNext / load->messagesPerSecond * 1e9) - time;
+    int64_t wait = run.paceStarted + burst_time(run.paceNext) - time;
     return wait < 0 ? 0 : wait < 1000000 ? wait : 1000000;
 }
 
 static void run_until(int64_t end) {
     const struct load *load = run.load;
-    uint64_t delivered = run.delivered;
+    uint64_t relayed = run.relayed;
     int64_t moved = now();
     for (int64_t time; (time = now()) < end;) {
         if (load->messagesPerSecond > 0) pace(time);
         if (load->everyTurn != NULL) load->everyTurn(time, run.isMeasured);
         loop_turn(patience(time));
-        if (run.delivered != delivered) {
-            delivered = run.delivered;
+        if (run.relayed != relayed) {
+            relayed = run.relayed;
             moved = time;
         } else if (time - moved > STALL) {
-            fail(EXIT_LOST, "no message was delivered for %d s", (int)(STALL / SECOND));
+            fail(EXIT_LOST, "no message was relayed for %d s", (int)(STALL / SECOND));
         }
     }
 }
@@ -210,19 +235,19 @@ void pairs_run(const struct load *load, struct measurement *measurement) {
     if (load->process != 0) measurement->before = usage_of(load->process);
     measurement->ownBefore = usage_of(getpid());
     loop_longest_turn();
-    uint64_t deliveredBefore = run.delivered;
+    uint64_t relayedBefore = run.relayed;
     int64_t started = now();
     run.isMeasured = true;
     run_until(started + load->duration);
     run.isMeasured = false;
-    measurement->messages = run.delivered - deliveredBefore;
+    measurement->messages = run.relayed - relayedBefore;
     measurement->seconds = (double)(now() - started) / 1e9;
     measurement->longestTurn = loop_longest_turn();
     if (load->process != 0) measurement->after = usage_of(load->process);
     measurement->ownAfter = usage_of(getpid());
 
     drain();
-    if (measurement->messages == 0) fail(EXIT_LOST, "no message was delivered in the measured window");
+    if (measurement->messages == 0) fail(EXIT_LOST, "no message was relayed in the measured window");
 }
 
 // MARK: The report

@@ -6,9 +6,12 @@
 //   pairs_run -> dialect->open(pair) … pairs_ready(pair)
 //             -> dialect->send(pair, payload) … pairs_delivered(pair, payload), pairs_acknowledged(pair)
 //
+// A dialect whose far end sends every message back tells of two arrivals: pairs_arrived(pair, payload) at the far end,
+// pairs_delivered(pair, payload) where it came from. Each is one relayed message; latency is the way there and back.
+//
 // Closed loop: every pair keeps `inFlight` messages under way; the next leaves when the oldest has been delivered
 // *and*, where the dialect acknowledges, its sender has been told so. Fixed rate: messages fall due at even distances,
-// round robin over the pairs; a message that must wait for the window is late by that wait, for latency counts from the
+// round robin over the pairs, `burst` of them for a pair at a time; a message that must wait for the window is late by that wait, for latency counts from the
 // moment it was due (no coordinated omission).
 
 #pragma once
@@ -17,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "client.h"
+#include "connection.h"
 #include "histogram.h"
 #include "process.h"
 
@@ -28,7 +31,7 @@ struct pair {
     struct connection *server, *client;
     int step;  // The dialect's, while the pair is set up.
     char serverID[64], credential[128], channel[24];  // The dialect's.
-    uint64_t due, sent, delivered, acknowledged;
+    uint64_t due, sent, arrived, delivered, acknowledged;
     int64_t *startedAt;  // Ring of `inFlight`: when message n was sent (closed loop) or due (fixed rate).
 };
 
@@ -39,15 +42,18 @@ struct dialect {
     void (*send)(struct pair *pair, const char *payload, size_t length);
     /// Whether the sender hears of each delivery (`pairs_acknowledged`).
     bool acknowledges;
+    /// How often the relay relays a message until it is delivered.
+    uint32_t hops;
 };
 
 struct load {
     const struct target *target;
+    const struct target *backend;  // Where the far ends listen, behind a proxy; NULL: they are clients, too.
     const struct dialect *dialect;
     pid_t process;  // The relay's; 0 where nothing is to be read of it.
-    uint32_t pairs, inFlight;
+    uint32_t pairs, inFlight, burst;
     size_t payloadBytes;
-    double messagesPerSecond;  // 0: closed loop.
+    double messagesPerSecond;  // Relayed; 0: closed loop.
     int64_t warmup, duration;  // Nanoseconds.
     /// Called once per turn while the load runs, `isMeasured` in the measured window; may be NULL.
     void (*everyTurn)(int64_t time, bool isMeasured);
@@ -58,7 +64,7 @@ struct load {
 };
 
 struct measurement {
-    uint64_t messages;
+    uint64_t messages;  // Relayed.
     double seconds;
     struct histogram latency;
     struct usage before, after;
@@ -72,11 +78,15 @@ void pairs_run(const struct load *load, struct measurement *measurement);
 
 // What a dialect reports.
 void pairs_ready(struct pair *pair);
+void pairs_arrived(struct pair *pair, const char *payload, size_t length);
 void pairs_delivered(struct pair *pair, const char *payload, size_t length);
 void pairs_acknowledged(struct pair *pair);
 
 /// The load that runs, for dialects.
 const struct load *pairs_load(void);
+
+/// Pair number `index`, or NULL.
+struct pair *pairs_find(uint64_t index);
 
 /// Prints the fields of a measurement as members of a JSON object, without the braces.
 void measurement_print_json(const struct load *load, const struct measurement *measurement);

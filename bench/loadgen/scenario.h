@@ -9,7 +9,8 @@ enum { BODIES = 8 };
 struct options {
     struct target target;
     pid_t process;
-    uint32_t pairs, inFlight, connections;
+    const struct target *backend;  // Where to listen, behind a proxy; NULL: nowhere.
+    uint32_t pairs, inFlight, burst, connections, concurrency;
     size_t payloadBytes;
     double messagesPerSecond;
     int64_t warmup, duration, settle, replaceEvery;  // Nanoseconds.
@@ -25,6 +26,8 @@ struct scenario {
     void (*run)(const struct options *options);
 };
 
+void pair_run(const struct options *options);
+void setup_run(const struct options *options);
 void forward_run(const struct options *options);
 void replace_run(const struct options *options);
 void idle_run(const struct options *options);

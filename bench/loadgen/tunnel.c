@@ -74,7 +74,7 @@ static void client_message(struct connection *connection, enum opcode opcode, co
     if (!is_log_line(bytes, length)) refuse(pair, "a message of the client end", bytes, length);
 }
 
-static const struct connection_events clientEvents = {client_opened, client_message};
+static const struct connection_events clientEvents = {client_opened, client_message, NULL};
 
 static void server_opened(struct connection *connection) {
     static const char text[] = "{\"instruction\":\"create server credential\",\"parameters\":[]}";
@@ -117,7 +117,7 @@ static void server_message(struct connection *connection, enum opcode opcode, co
         if (length != 1 || bytes[0] != '1') refuse(pair, "install server", bytes, length);
         pair->step = CONNECTION;
         pair->client =
-            connection_open(pairs_load()->target, pair->index / PAIRS_PER_SOURCE, &clientEvents, pair);
+            connection_open(pairs_load()->target, pair->index / PAIRS_PER_SOURCE, NULL, &clientEvents, pair);
         return;
     case CONNECTION:
     case OTHER_HALF_OF_CONNECTION: {
@@ -132,11 +132,11 @@ static void server_message(struct connection *connection, enum opcode opcode, co
     }
 }
 
-static const struct connection_events serverEvents = {server_opened, server_message};
+static const struct connection_events serverEvents = {server_opened, server_message, NULL};
 
 static void open_pair(struct pair *pair) {
     pair->step = CREDENTIAL;
-    pair->server = connection_open(pairs_load()->target, pair->index / PAIRS_PER_SOURCE, &serverEvents, pair);
+    pair->server = connection_open(pairs_load()->target, pair->index / PAIRS_PER_SOURCE, NULL, &serverEvents, pair);
 }
 
 static void send_payload(struct pair *pair, const char *payload, size_t length) {
@@ -153,7 +153,7 @@ static void send_payload(struct pair *pair, const char *payload, size_t length) 
     text += keyLength;
     memcpy(text, payload, length);
     memcpy(text + length, tail, sizeof tail - 1);
-    connection_end(pair->client, total);
+    connection_end(pair->client);
 }
 
-const struct dialect tunnelDialect = {open_pair, send_payload, .acknowledges = true};
+const struct dialect tunnelDialect = {.open = open_pair, .send = send_payload, .acknowledges = true, .hops = 1};

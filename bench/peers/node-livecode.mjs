@@ -13,23 +13,9 @@
 import { Console } from 'node:console'
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import { openSync, writeSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { Writable } from 'node:stream'
 import { parseArgs } from 'node:util'
-
-/** Debian's `ws` first, whichever Node runs this; then whatever the module path has. */
-function loadWebSocketLibrary() {
-    const require = createRequire(import.meta.url)
-    for (const place of ['/usr/share/nodejs/ws', 'ws']) {
-        try {
-            return { library: require(place), version: require(`${place}/package.json`).version }
-        } catch (error) {
-            if (error.code !== 'MODULE_NOT_FOUND') throw error
-        }
-    }
-    console.error('node-livecode.mjs: there is no module ws; apt-get install node-ws')
-    process.exit(1)
-}
+import { library as WebSocketLibrary, version } from './websocket-library.mjs'
 
 const { values: options } = parseArgs({
     options: {
@@ -40,7 +26,6 @@ const { values: options } = parseArgs({
         version: { type: 'boolean', default: false },
     },
 })
-const { library: WebSocketLibrary, version } = loadWebSocketLibrary()
 if (options.version) {
     console.log(`Node ${process.version}, ws ${version}`)
     process.exit(0)
