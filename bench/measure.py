@@ -39,14 +39,15 @@ class Bench:
             process.kill()
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise BenchError(f"{running.subject.name}, {scenario}: no end within {GENERATOR_DEADLINE:g} s") from None
+                late = f"{running.subject.name}, {scenario}: no end within {GENERATOR_DEADLINE:g} s"
+                raise BenchError(late) from None
             raise
         if process.returncode != 0:
             raise BenchError(f"{running.subject.name}, {scenario}: {errors.strip()} {running.last_words()}")
         return json.loads(output)
 
-    def window(self) -> list[str]:
-        return ["--warmup", str(self.effort.warmup), "--seconds", str(self.effort.seconds)]
+    def window(self, warmup: float = 0) -> list[str]:
+        return ["--warmup", str(max(warmup, self.effort.warmup)), "--seconds", str(self.effort.seconds)]
 
     def rounds(self, title: str, subjects: list[Subject], scenario: str, arguments: list[str], summary) -> dict:
         """Results by subject, one of each round; `summary` is what to say of one."""
@@ -70,12 +71,12 @@ class Bench:
             f"{result['connectionsPerSecond']:>9,.0f} connections/s"))
 
     def growth(self, subject: Subject, loads: list[Load]) -> dict:
-        """By load: the few and the many in turn."""
+        """By load: the few and the many in turn, warmed up for longer than a message is under way among the many."""
         results = {load.name: [] for load in loads}
         for number in range(self.effort.rounds):
             for load in loads:
                 with self.start(subject) as running:
-                    result = self.generate(running, "pair", load.arguments() + self.window())
+                    result = self.generate(running, "pair", load.arguments() + self.window(warmup=2))
                 results[load.name].append(result)
                 say(f"{load.name}  {number + 1}/{self.effort.rounds}  "
                     f"{result['relay']['cpuMicrosecondsPerMessage']:8.2f} µs CPU per message")

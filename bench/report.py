@@ -156,8 +156,8 @@ def idle_section(kind: str, results: dict[str, dict]) -> str:
     head = ["relay", "connections", "bytes each", "MiB before", "MiB idle", "MiB after closing", "opened/s",
             "CPU µs per opening", "CPU while idle"]
     return f"### Idle connections, {kind}\n\n" + table(head, rows) + (
-        "\nResident memory of the process (VmRSS); the kernel's socket buffers are not in it. As many connections as the "
-        "limit of open files leaves room for; a proxy has a connection to its back end for each.\n")
+        "\nResident memory of the process (VmRSS); the kernel's socket buffers are not in it. As many connections as "
+        "the limit of open files leaves room for; a proxy has a connection to its back end for each.\n")
 
 
 # Scripts
@@ -217,8 +217,8 @@ def method(findings: Findings) -> str:
         f"warm-up and {effort.seconds:g} s measured. Figures are medians over the rounds, ratios medians of the ratios "
         "within a round. CPU is the relay process's own (user and system, all threads), divided by the messages that "
         "it relayed in the window; the split into user and system is sampled by the kernel at its tick: "
-        f"{split_error(effort.seconds, effort.rounds)}. Latency is from sending (at a fixed rate: from when the message "
-        "was due) to arrival at the server end; on raw pairs, to the far end and back, which are two relayed messages. "
+        f"{split_error(effort.seconds, effort.rounds)}. Latency is from sending (at a fixed rate: from when the "
+        "message was due) to arrival at the server end; on raw pairs, to the far end and back, which are two relayed messages. "
         f"TLS is 1.3 with {CIPHER} everywhere. Every message's place in its order and every byte of it were checked. "
         f"`~` marks rows in which the relay had to wait for its core for more than {NOISE_SHARE * 100:.0f} % of a "
         "window. What it all means: bench/README.md.\n")
@@ -230,8 +230,8 @@ def split_error(seconds: float, rounds: int) -> str:
     if not configured:
         return "good for a share, not for small differences"
     samples = int(configured) * seconds
-    return (f"{configured} times a second, so that in one window a share is good to ±{50 / samples ** 0.5:.1f} % of the "
-            f"CPU time, and over the rounds to about ±{50 / (samples * rounds) ** 0.5:.1f} %")
+    return (f"{configured} times a second, so that in one window a share is good to ±{50 / samples ** 0.5:.1f} % of "
+            f"the CPU time, and over the rounds to about ±{50 / (samples * rounds) ** 0.5:.1f} %")
 
 
 def render(findings: Findings) -> str:

@@ -40,8 +40,8 @@ def cores() -> tuple[int | None, int | None]:
 
 
 def prepare_child(core: int | None, is_realtime: bool):
-    """A child that is pinned to `core`, goes before all ordinary processes if `is_realtime`, and that the kernel ends if
-    this process dies without ending it."""
+    """A child that is pinned to `core`, goes before all ordinary processes if `is_realtime`, and that the kernel ends
+    if this process dies without ending it."""
 
     def prepare() -> None:
         libc.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)

@@ -30,6 +30,6 @@ size_t handshake_write(struct handshake *handshake, const struct target *target,
 /// the answer is not 101 with the right Sec-WebSocket-Accept.
 size_t handshake_check(const struct handshake *handshake, const char *bytes, size_t length);
 
-/// A back end's answer to the whole request at the front of `bytes`, into `head`; `*taken` is the length of the request,
-/// 0 where more must come. Ends the run where the request is no opening handshake. Returns the answer's length.
+/// A back end's answer to the whole request at the front of `bytes`, into `head`; `*taken` is the request's length, 0
+/// where more must come. Ends the run where the request is no opening handshake. Returns the answer's length.
 size_t handshake_answer(const char *bytes, size_t length, size_t *taken, char *head, size_t capacity);

@@ -1,6 +1,6 @@
 // The load generator: `loadgen SCENARIO --url ws://ADDRESS:PORT/ [options]`. Plays every end of every connection, back
-// ends of a proxy included, on one thread, checks what arrives, and prints one JSON object. Exit codes: 0 done, 1 a check failed, 2 usage, 3 cannot
-// reach the relay.
+// ends of a proxy included, on one thread, checks what arrives, and prints one JSON object. Exit codes: 0 done, 1 a check
+// failed, 2 usage, 3 cannot reach the relay.
 
 #define _GNU_SOURCE
 #include <sched.h>
@@ -75,8 +75,8 @@ static void pin(int core) {
 
 static struct options parse(int count, char **arguments) {
     struct options options = {
-        .pairs = 100, .inFlight = 8, .burst = 1, .connections = 10000, .concurrency = 64, .payloadBytes = 64, .warmup = 1000000000,
-        .duration = 3000000000ll, .settle = 1000000000, .replaceEvery = 50000000,
+        .pairs = 100, .inFlight = 8, .burst = 1, .connections = 10000, .concurrency = 64, .payloadBytes = 64,
+        .warmup = 1000000000, .duration = 3000000000ll, .settle = 1000000000, .replaceEvery = 50000000,
     };
     const char *url = NULL;
     for (int i = 2; i < count; i += 2) {

@@ -3,8 +3,8 @@
 //   near end -> {"instruction":"pair","parameters":["17"]}  <- "paired"
 //   far end  -> {"instruction":"pair","parameters":["17"]}  <- "paired"
 //
-// Both are clients, and the relay answers when it has both. Behind a proxy the far end is a back end: the proxy hands it
-// the near end's message, and it answers that by itself. From then on:
+// Both are clients, and the relay answers when it has both. Behind a proxy the far end is a back end: it is handed the
+// near end's message, and answers that by itself. From then on:
 //
 //   near end -> message, binary -> far end -> the same message -> near end
 

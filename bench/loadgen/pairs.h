@@ -11,8 +11,8 @@
 //
 // Closed loop: every pair keeps `inFlight` messages under way; the next leaves when the oldest has been delivered
 // *and*, where the dialect acknowledges, its sender has been told so. Fixed rate: messages fall due at even distances,
-// round robin over the pairs, `burst` of them for a pair at a time; a message that must wait for the window is late by that wait, for latency counts from the
-// moment it was due (no coordinated omission).
+// round robin over the pairs, `burst` of them for a pair at a time; a message that must wait for the window is late by
+// that wait, for latency counts from the moment it was due (no coordinated omission).
 
 #pragma once
 
