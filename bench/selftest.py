@@ -46,7 +46,7 @@ TUNNEL_CASES = [  # name, rest of the body, pattern of what the generator must s
 ]
 
 # `pass` sends to the other end; the 5000th message is some pair's, on its way there or back.
-PAIR = """(other, data, isBinary) => {
+PAIR = """(other, data, isBinary, self) => {
     globalThis.n = (globalThis.n ?? 0) + 1
     const fault = n === 5000, pass = (bytes) => other.send(bytes, { binary: isBinary })
 """
@@ -62,6 +62,7 @@ PAIR_CASES = [
     ("sends to another pair", "if (n === 1) globalThis.first = other\n"
      "if (n >= 5000 && globalThis.first !== other && !globalThis.done) { globalThis.done = true; first.send(data) }\n"
      "else { pass(data) }", DOUBLED),
+    ("sends a message back to its sender", "if (fault) { self.send(data) } else { pass(data) }", DOUBLED),
     ("makes a text of a message", "other.send(data, { binary: !fault })", "a binary message became a text"),
     ("closes a connection", "if (fault) { other.close(4003, 'slow') } else { pass(data) }",
      "closed a connection: 4003 slow"),

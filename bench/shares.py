@@ -1,4 +1,5 @@
-"""Where the instructions of a scripted message go: relayd under callgrind, counted by the library they lie in.
+"""Where a scripted message's time goes: relayd under callgrind, instructions counted by the library they lie in; and
+relayd by itself, for the kernel's share.
 
 Counts of instructions are not times, but they do not depend on what else the machine does.
 """
@@ -68,9 +69,12 @@ def control(pid: int, directory: Path) -> None:
 
 
 def measure(bench: Bench, binary: Path) -> dict | None:
-    """Instructions per message by part; None where valgrind is missing."""
+    """Instructions per message by part, and CPU time of user space and kernel; None where valgrind is missing."""
     if not all(map(shutil.which, ("valgrind", "callgrind_control", "objcopy"))):
         return None
+    load = FORWARD_HEADLINE.arguments()
+    with bench.start(relays.relayd(binary, "relayd", "by itself", relays.TUNNEL_SCRIPT)) as running:
+        relay = bench.generate(running, "forward", load + bench.window())["relay"]
     # Valgrind stumbles over newer debugging information; the symbol table is all that is needed.
     stripped = bench.directory / "relayd"
     subprocess.run(["objcopy", "--strip-debug", binary, stripped], check=True)
@@ -80,9 +84,10 @@ def measure(bench: Bench, binary: Path) -> dict | None:
         wrapper=("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}"))
     with bench.start(subject) as running:
         control(running.pid, running.directory)
-        arguments = FORWARD_HEADLINE.arguments() + ["--warmup", "0", "--seconds", str(SECONDS)]
-        messages = bench.generate(running, "forward", arguments)["messages"]
+        messages = bench.generate(running, "forward", load + ["--warmup", "0", "--seconds", str(SECONDS)])["messages"]
     counts = count(profile.read_text())
     total = sum(counts.values())
     say("shares  " + ", ".join(f"{part} {counts[part] / total:.0%}" for part, _, _ in PARTS))
-    return {"messages": messages, "instructions": {part: counts[part] / messages for part, _, _ in PARTS}}
+    return {"messages": messages, "user": relay["userMicrosecondsPerMessage"],
+            "system": relay["systemMicrosecondsPerMessage"],
+            "instructions": {part: counts[part] / messages for part, _, _ in PARTS if counts[part]}}

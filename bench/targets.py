@@ -44,8 +44,8 @@ def pair_table(results: dict[str, dict], ours: str) -> str:
             + table(["load", "HAProxy", "nginx", "node ws"], rows))
 
 
-def at_most(what: str, target: float, measured: float, form: str = ".2f") -> list[str]:
-    return [what, f"≤ {target:,.{form[1:]}}", f"{measured:,.{form[1:]}}", verdict(measured, target)]
+def at_most(what: str, target: float, measured: float, digits: int = 2) -> list[str]:
+    return [what, f"≤ {target:,.{digits}f}", f"{measured:,.{digits}f}", verdict(measured, target)]
 
 
 def pair_rows(findings, ours: str) -> list[list[str]]:
@@ -75,13 +75,13 @@ def other_rows(findings, ours: str) -> list[list[str]]:
     for kind, results in findings.idle.items():
         if ours in results:
             rows.append(at_most(f"idle connection, {kind}, resident bytes", IDLE_BYTES[kind],
-                                results[ours]["bytesPerConnection"], ".0f"))
+                                results[ours]["bytesPerConnection"], 0))
     headline = findings.forward.get(loads.FORWARD_HEADLINE.name, {})
     if ours in headline:
         rows.append(at_most("scripted forward, CPU µs per message", FORWARD_MICROSECONDS,
                             median([cpu(result) for result in headline[ours]])))
         rows.append(at_most("the same, ratio to node-livecode (8 / 112)", FORWARD_RATIO,
-                            median(ratios_of(headline, ours, "node-livecode")), ".3f"))
+                            median(ratios_of(headline, ours, "node-livecode")), 3))
     if findings.replace:
         delays = replace_delays(findings.replace)
         rows.append(["longest delivery near a replacement beyond the usual, ms, median of rounds",

@@ -24,6 +24,7 @@ struct place {
 static struct {
     const struct options *options;
     uint64_t opened, closed, resumed;
+    int64_t closedAt;  // When the last one was closed.
     bool isStarting, isMeasured;
     struct histogram duration;
 } run;
@@ -43,6 +44,7 @@ static void answered(struct connection *connection, enum opcode opcode, const ch
 static void closed(struct connection *connection) {
     struct place *place = connection->owner;
     run.closed += 1;
+    run.closedAt = loop_time();
     if (run.isMeasured) histogram_record(&run.duration, now() - place->startedAt);
     open_next(place);
 }
@@ -57,14 +59,9 @@ static void open_next(struct place *place) {
 }
 
 static void run_for(int64_t duration) {
-    uint64_t closed = run.closed;
-    int64_t moved = now();
-    for (int64_t end = moved + duration, time; (time = now()) < end;) {
+    for (int64_t end = now() + duration, time; (time = now()) < end;) {
         loop_turn(1000000);
-        if (run.closed != closed) {
-            closed = run.closed;
-            moved = time;
-        } else if (time - moved > STALL) {
+        if (time - run.closedAt > STALL) {
             fail(EXIT_LOST, "no connection was opened and closed for %d s", (int)(STALL / 1000000000));
         }
     }
@@ -76,6 +73,7 @@ void setup_run(const struct options *options) {
     if (options->backend != NULL) connection_listen(options->backend, &echoEvents);
     struct place *places = calloc(options->concurrency, sizeof *places);
     if (places == NULL) fail(EXIT_LOST, "out of memory");
+    run.closedAt = now();
     run.isStarting = true;
     for (uint32_t i = 0; i < options->concurrency; i++) open_next(&places[i]);
     run_for(options->warmup);

@@ -29,7 +29,7 @@ function pair(socket, name) {
     waiting.delete(name)
     for (const [one, another] of [[socket, other], [other, socket]]) {
         one.removeAllListeners('message')
-        one.on('message', (data, isBinary) => forward(another, data, isBinary))
+        one.on('message', (data, isBinary) => forward(another, data, isBinary, one))
         one.send('paired')
     }
 }
