@@ -31,7 +31,10 @@ package final class Daemon {
                 "the limit of open files is below the limit of connections",
                 metadata: ["openFiles": "\(limit)", "connections": "\(configuration.limits.connections)"])
         }
-        for index in 0..<configuration.loops { loops.append(try EventLoop(index: index, shared: shared)) }
+        let backends = try Backend.make(configuration.io, count: configuration.loops, logger: shared.logger)
+        for (index, backend) in backends.enumerated() {
+            loops.append(try EventLoop(index: index, shared: shared, backend: backend))
+        }
         shared.start(loops)
         try makeDefaultApp()
         for listener in configuration.listeners { try bind(listener) }

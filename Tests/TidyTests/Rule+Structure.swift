@@ -6,6 +6,7 @@ extension Rule {
             bad: [
                 ("Sources/Relay/Daemon.swift", "import Scripting\n"), ("Sources/Relay/Daemon.swift", "import CLua\n"),
                 ("Sources/Relay/HTTP/a.swift", "import Glibc\n"),
+                ("Sources/Relay/Transport/a.swift", "internal import CUring\n"),
                 ("Sources/Relay/WebSocket/a.swift", "internal import CLinux\n"),
                 ("Sources/Relay/Instructions/a.swift", "import FoundationEssentials\n"),
                 ("Sources/Relay/Servers/a.swift", "import COpenSSL\n"),
@@ -54,6 +55,7 @@ extension Rule {
     private static let allowedImports: [(path: String, modules: Set<String>)] = [
         // The core has never heard of Lua.
         ("Sources/Relay/", system),
+        ("Sources/Relay/EventLoop/", system.union(["CUring"])),
         ("Sources/Relay/Apps/", system.union(["FoundationEssentials"])),
         ("Sources/Relay/Credentials/", ["FoundationEssentials", "Glibc", "Synchronization"]),
         ("Sources/Relay/TLS/", ["COpenSSL", "Glibc"]),

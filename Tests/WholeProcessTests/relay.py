@@ -134,7 +134,9 @@ class Relay:
         self.state = pathlib.Path(state) if state else self.directory / "state"
         self.log_file = self.directory / "log"
         self.wrapper = list(wrapper)
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAYD")}
+        # RELAYD_IO chooses the backend that the whole suite is about.
+        self.environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("RELAYD") or key == "RELAYD_IO"}
         self.environment.update(environment or {})
         self.stderr = stderr
         self.starts = starts

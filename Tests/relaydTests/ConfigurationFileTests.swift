@@ -67,7 +67,7 @@ import Testing
         ("limits: 5", 1), ("limits:\n  burst:\n    - 5ms", 3), ("tls.key: x", 1), ("tls:\n  colour: red", 2),
         ("listen:\n  - ws://a:1\n  - ftp://b", 3), ("listen: []", 1), ("listen:\n  - {a: b}", 2),
         ("a: b: c", 1), ("loops: 2\nloops: 3", 1), ("[1, 2]", 1), ("just text", 1), ("? [a]\n: b", 1),
-        ("limits:\n  burst: 5ms\n  burst: 6ms", 2), ("drain: {timeout: 3h}", 1), ("io: io_uring", 1),
+        ("limits:\n  burst: 5ms\n  burst: 6ms", 2), ("drain: {timeout: 3h}", 1), ("io: kqueue", 1),
     ])
     func `what is wrong is told with file and line (case 23)`(_ text: String, _ line: Int) {
         let error = #expect(throws: ConfigurationError.self) { try apply(text) }

@@ -6,6 +6,7 @@ package struct Configuration: Sendable, Equatable {
     /// Which interface of the kernel moves bytes.
     package enum IOBackend: String, CaseIterable, Sendable {
         case auto, epoll
+        case ioUring = "io_uring"
     }
 
     package enum LogFormat: String, CaseIterable, Sendable {

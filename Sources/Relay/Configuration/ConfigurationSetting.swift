@@ -109,9 +109,6 @@ extension Configuration {
             "The kernel's interface for sockets.",
             values: { [$0.io.rawValue] },
             take: { (texts, configuration) throws(ConfigurationError) in
-                if texts[0] == "io_uring" {
-                    throw ConfigurationError("io is io_uring, which this version does not have: use auto or epoll.")
-                }
                 configuration.io = try choice(texts[0], for: "io")
             }),
         ConfigurationSetting(

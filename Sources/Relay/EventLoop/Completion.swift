@@ -2,11 +2,14 @@
 // completes in the kernel (io_uring) and one that is told of readiness (epoll) look the same to the rest of the house:
 //
 //   add      registers a socket and arms its receive, once; data then comes as `.received` until it is paused
-//   pause    stops receiving; resume arms it again
+//   pause    stops receiving, though what the kernel has under way may still come; resume arms it again
 //   send     starts sending what an OutboundBuffer holds; what could not be sent at once is answered by `.sent` later.
 //            Until then the bytes belong to the backend: appending is fine, consuming is not
-//   remove   forgets the socket; its completions that are still to come are swallowed
-//   wait     blocks until there are completions or the timeout is over
+//   release  forgets the socket, which lives on elsewhere; false where something is under way: its completions come
+//            first, then it is asked again
+//   close    forgets the socket and closes it; completions that are still to come are swallowed, and output of a send
+//            that is pending is kept for as long as the kernel may read it
+//   wait     submits what was asked for, and blocks until there are completions or the timeout is over
 //   next     the next completion; a buffer that it lends is valid until the following `next` or `wait`
 
 /// Names one registered descriptor in completions. The top byte says what it belongs to, the rest which one.
@@ -55,8 +58,9 @@ enum Completion {
 struct IOHandle {
     let fileDescriptor: Int32
     var token: IOToken
-    /// What the descriptor is registered for (epoll's event bits); 0 before `add` and after `remove`.
-    var interest: UInt32 = 0
+    /// What the backend remembers of it: epoll's event bits, or what io_uring has under way. 0 before `add` and after
+    /// `release` or `close`.
+    var state: UInt32 = 0
 
     init(fileDescriptor: Int32, token: IOToken) {
         self.fileDescriptor = fileDescriptor

@@ -41,22 +41,29 @@ final class EpollBackend {
     func add(_ handle: inout IOHandle) -> Bool {
         var event = clinux_epoll_event(CLINUX_EPOLLIN, handle.token.rawValue)
         guard epoll_ctl(epoll, EPOLL_CTL_ADD, handle.fileDescriptor, &event) == 0 else { return false }
-        handle.interest = CLINUX_EPOLLIN
+        handle.state = CLINUX_EPOLLIN
         return true
     }
 
-    func remove(_ handle: inout IOHandle) {
+    func release(_ handle: inout IOHandle) -> Bool {
         var unused = epoll_event()
         _ = epoll_ctl(epoll, EPOLL_CTL_DEL, handle.fileDescriptor, &unused)
-        handle.interest = 0
+        handle.state = 0
+        return true
+    }
+
+    func close(_ handle: inout IOHandle) {
+        // A descriptor that is closed leaves the interest list by itself (epoll(7)): nobody else holds a copy.
+        handle.state = 0
+        System.close(handle.fileDescriptor)
     }
 
     func pauseReceive(_ handle: inout IOHandle) {
-        change(&handle, to: handle.interest & ~CLINUX_EPOLLIN)
+        change(&handle, to: handle.state & ~CLINUX_EPOLLIN)
     }
 
     func resumeReceive(_ handle: inout IOHandle) {
-        change(&handle, to: handle.interest | CLINUX_EPOLLIN)
+        change(&handle, to: handle.state | CLINUX_EPOLLIN)
     }
 
     /// Starts to send what waits in `output`; the owner consumes what the outcome counts.
@@ -66,7 +73,7 @@ final class EpollBackend {
         case .bytes(let count):
             return .sent(count)
         case .wouldBlock:
-            change(&handle, to: handle.interest | CLINUX_EPOLLOUT)
+            change(&handle, to: handle.state | CLINUX_EPOLLOUT)
             return .pending
         case .failed(let code):
             return .failed(errno: code)
@@ -74,12 +81,12 @@ final class EpollBackend {
     }
 
     private func change(_ handle: inout IOHandle, to interest: UInt32) {
-        guard interest != handle.interest else { return }
+        guard interest != handle.state else { return }
         var event = clinux_epoll_event(interest, handle.token.rawValue)
         // Modifying takes no memory (epoll_ctl(2)): what can fail is only a descriptor that is not registered.
         let code = epoll_ctl(epoll, EPOLL_CTL_MOD, handle.fileDescriptor, &event)
         precondition(code == 0, "epoll_ctl failed on a registered socket: \(System.describe(errno: errno))")
-        handle.interest = interest
+        handle.state = interest
     }
 
     // MARK: Completions
@@ -132,7 +139,7 @@ final class EpollBackend {
             return sendAgain(token, connection)
         }
         advance()
-        guard connection.handle.interest & CLINUX_EPOLLIN != 0 else {
+        guard connection.handle.state & CLINUX_EPOLLIN != 0 else {
             // Paused, yet woken: only an error or a hang-up does that, and it would wake every wait.
             return .receiveFailed(token, errno: ECONNRESET)
         }
@@ -152,7 +159,7 @@ final class EpollBackend {
         let result = connection.withPendingOutput { output in System.send(connection.handle.fileDescriptor, output) }
         switch result {
         case .bytes(let count):
-            change(&connection.handle, to: connection.handle.interest & ~CLINUX_EPOLLOUT)
+            change(&connection.handle, to: connection.handle.state & ~CLINUX_EPOLLOUT)
             return .sent(token, count)
         case .wouldBlock:
             return nil

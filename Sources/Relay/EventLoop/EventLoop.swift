@@ -12,7 +12,7 @@ final class EventLoop: @unchecked Sendable {
     let index: Int
     let mailbox: Mailbox
     let shared: SharedState
-    let backend: EpollBackend
+    let backend: Backend
     let table = ConnectionTable()
     let pool = ChunkPool()
     /// Where TLS decrypts to: lent to one connection at a time, within one receive.
@@ -49,11 +49,11 @@ final class EventLoop: @unchecked Sendable {
     /// Held back so that there is one descriptor to refuse a connection with when all others are used up.
     private var reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)
 
-    init(index: Int, shared: SharedState) throws(StartError) {
+    init(index: Int, shared: SharedState, backend: Backend) throws(StartError) {
         self.index = index
         self.shared = shared
         limits = shared.configuration.limits
-        backend = try EpollBackend()
+        self.backend = backend
         mailbox = try Mailbox()
         try watch(mailbox.fileDescriptor, IOToken(.mailbox))
     }
@@ -78,6 +78,7 @@ final class EventLoop: @unchecked Sendable {
 
     /// Runs turns on the calling thread until a `.stop` message.
     func run() {
+        backend.start()
         while isRunning { turn() }
     }
 
@@ -162,8 +163,7 @@ final class EventLoop: @unchecked Sendable {
     func remove(_ connection: Connection) {
         connection.handshakeEnded()
         table.remove(connection)
-        backend.remove(&connection.handle)
-        System.close(connection.handle.fileDescriptor)
+        backend.close(&connection.handle, abandoning: connection.takePendingOutput())
         shared.left(connection)
         if !connection.isCounted { refusedCount -= 1 }
         closed.append(connection)
@@ -182,16 +182,20 @@ final class EventLoop: @unchecked Sendable {
         departing.append((connection, target))
     }
 
-    /// The last thing in a turn: nothing of this loop refers to a connection any more once another thread has it.
+    /// The last thing in a turn: nothing of this loop, nor of its backend, refers to a connection any more once another
+    /// thread has it. One with an operation under way stays until that has completed, which makes another turn.
     private func depart() {
-        for (connection, target) in departing where !connection.lifecycle.isDead {
+        guard !departing.isEmpty else { return }
+        departing.removeAll { connection, target in
+            // Refused or gone meanwhile: it ends here.
+            guard connection.lifecycle.isAdmitting else { return true }
+            guard backend.release(&connection.handle) else { return false }
             table.remove(connection)
-            backend.remove(&connection.handle)
             connection.leave()
             shared.directory.set(connection.id, loop: target.index)
             target.mailbox.post(.adopt(ConnectionTransfer(connection)))
+            return true
         }
-        departing.removeAll(keepingCapacity: true)
     }
 
     func schedule(at milliseconds: UInt64, for connection: Connection) -> TimerID {
@@ -356,8 +360,7 @@ final class EventLoop: @unchecked Sendable {
         guard !isDraining else { return }
         isDraining = true
         for listener in table.allListeners {
-            backend.remove(&listener.handle)
-            System.close(listener.handle.fileDescriptor)
+            backend.close(&listener.handle, abandoning: nil)
         }
         _ = wheel.schedule(at: now + milliseconds, payload: IOToken(.mailbox).rawValue)
         // Spread over half of the window, so that those who come back do not all come at once (DESIGN §10).

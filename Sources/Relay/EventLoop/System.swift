@@ -72,7 +72,7 @@ enum System {
         errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
     }
 
-    /// accept4(2), non-blocking and close-on-exec; small messages leave at once (TCP_NODELAY), since the loop batches.
+    /// accept4(2), non-blocking and close-on-exec; other options come from the listening socket.
     static func accept(_ listener: Int32) -> AcceptResult {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -82,15 +82,23 @@ enum System {
                 Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
         }
         if fileDescriptor >= 0 {
-            let address = SocketAddress(storage)
-            if address.isInternet { setOption(fileDescriptor, Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
-            return .accepted(fileDescriptor: fileDescriptor, address)
+            return .accepted(fileDescriptor: fileDescriptor, SocketAddress(storage))
         }
         switch errno {
         case EAGAIN: return .wouldBlock
         case EMFILE, ENFILE, ENOBUFS, ENOMEM: return .exhausted(errno: errno)
         default: return .aborted
         }
+    }
+
+    /// Who is at the other end; nil where the connection is gone already.
+    static func peerAddress(_ fileDescriptor: Int32) -> SocketAddress? {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let code = withUnsafeMutableBytes(of: &storage) { bytes in
+            getpeername(fileDescriptor, bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self), &length)
+        }
+        return code == 0 ? SocketAddress(storage) : nil
     }
 
     static func setOption(_ fileDescriptor: Int32, _ level: Int32, _ name: Int32, _ value: Int32) {

@@ -142,6 +142,7 @@ extension Connection {
             return refuse(.notFound, "There is no app of this name.")
         }
         if home == loop.index { return admit() }
+        isMoving = true
         loop.move(self, to: loop.shared.loops[home])
     }
 

@@ -12,7 +12,7 @@ extension Connection {
             consume(bytes)
         }
         // Behind a whole head: the app decides, and only now, because TLS may have had more to decrypt.
-        if lifecycle.isAdmitting, pendingUpgrade != nil, app == nil { proceed() }
+        if lifecycle.isAdmitting, pendingUpgrade != nil, app == nil, !isMoving { proceed() }
     }
 
     private func decrypt(_ ciphertext: UnsafeRawBufferPointer, _ secure: SecureLayer) {
@@ -64,7 +64,7 @@ extension Connection {
         } else if lifecycle.isReadingHead {
             readHead(UnsafeRawBufferPointer(bytes))
         } else if lifecycle.isAdmitting || lifecycle.readsFrames {
-            // At most one receive's worth: receiving is paused, and resumes when this is used up.
+            // At most what one turn receives: receiving is paused, and resumes when this is used up.
             unread.append(contentsOf: bytes)
         }
     }

@@ -106,6 +106,8 @@ extension Connection {
         } else {
             outbound.consume(count, to: loop.pool)
         }
+        // Mostly that was all, and nobody waits for it.
+        if queuedBytes == 0, waiters.isEmpty, deadlines.slowSince == 0, !lifecycle.isFinishing { return }
         setDirty()
     }
 
@@ -114,6 +116,15 @@ extension Connection {
     func withPendingOutput<R>(_ body: (borrowing OutboundBuffer) -> R) -> R {
         if let secure { return body(secure.ciphertext) }
         return body(outbound)
+    }
+
+    /// Takes out what a pending send is about, if there is one: the kernel may read it when the connection is gone.
+    func takePendingOutput() -> OutboundBuffer? {
+        guard isSending else { return nil }
+        isSending = false
+        var taken = OutboundBuffer()
+        if let secure { swap(&taken, &secure.ciphertext) } else { swap(&taken, &outbound) }
+        return taken
     }
 
     private func afterSending() {

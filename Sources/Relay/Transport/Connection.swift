@@ -52,7 +52,11 @@ final class Connection {
     /// Set for good by `relay.pipe`.
     var pipe: PipeEnd?
     var isReceiving = true
+    /// On the way to another loop, or about to be.
+    var isMoving = false
     private var isResuming = false
+    /// The peer's end of stream came while messages before it were still unread.
+    private var hasEnded = false
     var deliveredMessage = false
 
     var deadlines: Deadlines
@@ -110,9 +114,9 @@ final class Connection {
     /// The new loop has it.
     func arrived(on loop: EventLoop) {
         self.loop = loop
-        // The new backend has armed its receive and knows of no send.
+        isMoving = false
+        // The new backend has armed its receive.
         isReceiving = true
-        isSending = false
         if queuedBytes > 0 { setDirty() }
         pauseReceiving()
         if let credential, !loop.shared.credentials.isCurrent(credential.id) {
@@ -147,13 +151,13 @@ final class Connection {
         remember(code, reason)
         if let timer { loop.cancel(timer) }
         timer = nil
-        outbound.removeAll(to: loop.pool)
-        secure?.ciphertext.removeAll(to: loop.pool)
         assembly.removeAll()
         unread = []
         leavePipe()
         releaseWaiters()
         loop.remove(self)
+        outbound.removeAll(to: loop.pool)
+        secure?.ciphertext.removeAll(to: loop.pool)
     }
 
     /// The backend could not send: the peer is gone.
@@ -170,6 +174,8 @@ final class Connection {
     }
 
     func endOfStream() {
+        // What came before the end comes first: it waits for this connection's turn.
+        if lifecycle.isOpen, !unread.isEmpty { return hasEnded = true }
         switch lifecycle.endOfStream() {
         case .disconnect: disconnect(code: .abnormalClosure, reason: "")
         case .none: pauseReceiving()  // Level-triggered: the end would be reported for ever.
@@ -250,7 +256,7 @@ final class Connection {
         guard !isHeld, !lifecycle.isDead else { return }
         readUnread()
         guard !isHeld, unread.isEmpty else { return }
-        startReceiving()
+        hasEnded ? endOfStream() : startReceiving()
     }
 }
 

@@ -152,6 +152,8 @@ enum Binding {
         let descriptor = socket(address.family, type, 0)
         guard descriptor >= 0 else { throw StartError("cannot make a socket: \(System.describe(errno: errno))") }
         System.setOption(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
+        // Connections inherit it: small messages leave at once, since the loop batches.
+        System.setOption(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, 1)
         if reusesPort { System.setOption(descriptor, SOL_SOCKET, SO_REUSEPORT, 1) }
         if address.family == AF_INET6 { System.setOption(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
         let code = withUnsafeBytes(of: address.storage) {

@@ -21,7 +21,7 @@ final class ChunkPool {
     static let smallBytes = 4 << 10
     static let largeBytes = 64 << 10
     private static let keptSmall = 1024
-    private static let keptLarge = 64
+    private static let keptLarge = 128
 
     private var small: UnsafeMutablePointer<Chunk>?
     private var large: UnsafeMutablePointer<Chunk>?

@@ -38,7 +38,7 @@ struct ServeCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Event loops. Default: one for each processor.", valueName: "count"))
     var loops: String?
 
-    @Option(help: ArgumentHelp("The kernel's interface for sockets: auto or epoll.", valueName: "name"))
+    @Option(help: ArgumentHelp("The kernel's interface for sockets: auto, io_uring or epoll.", valueName: "name"))
     var io: String?
 
     @Option(help: ArgumentHelp("The certificate chain of wss:// listeners (PEM).", valueName: "file"))

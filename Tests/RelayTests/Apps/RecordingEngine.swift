@@ -145,7 +145,7 @@ struct AppFixture {
                 engine.budgets = budgets
                 return engine
             })
-        loop = try EventLoop(index: 0, shared: shared)
+        loop = try EventLoop(index: 0, shared: shared, backend: .epoll(EpollBackend()))
         shared.start([loop])
         app = try App.make(name: App.defaultName, loop: loop)
         engine = try #require(app.engine as? RecordingEngine)

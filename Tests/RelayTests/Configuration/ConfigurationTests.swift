@@ -32,7 +32,7 @@ import Testing
 
     @Test(arguments: [
         ("loops", ["0"]), ("loops", ["1025"]), ("loops", ["four"]), ("loops", ["1", "2"]), ("loops", []),
-        ("io", ["io_uring"]), ("io", ["kqueue"]), ("log.level", ["loud"]), ("log.format", ["xml"]),
+        ("io", ["kqueue"]), ("log.level", ["loud"]), ("log.format", ["xml"]),
         ("tls.selfSigned", ["yes"]), ("state", [""]), ("script", ["a\u{0}b"]), ("drain.timeout", ["2h"]),
         ("listen", []), ("listen", ["ws://a:1", "nonsense"]), ("allowedOrigins", ["example.com"]),
         ("allowedOrigins", ["https://example.com/"]), ("allowedOrigins", ["null"]), ("allowedOrigins", ["https://"]),
