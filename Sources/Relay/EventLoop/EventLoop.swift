@@ -80,6 +80,8 @@ final class EventLoop: @unchecked Sendable {
     func run() {
         backend.start()
         while isRunning { turn() }
+        // What the last turn sent may still have to be submitted.
+        backend.wait(timeoutMilliseconds: 0)
     }
 
     private func turn() {

@@ -119,7 +119,7 @@ final class UringBackend {
     }
 
     private func arm(_ handle: inout IOHandle) {
-        handle.state |= State.armed
+        handle.state = handle.state & ~State.cancelling | State.armed
         let name = handle.token.rawValue | Operation.armed
         let fileDescriptor = handle.fileDescriptor
         switch handle.token.owner {
@@ -132,7 +132,7 @@ final class UringBackend {
         }
     }
 
-    /// Asks what waits to end, once.
+    /// Asks what waits to end, once: what is armed afterwards can be asked anew.
     private func disarm(_ handle: inout IOHandle) {
         guard handle.state & State.cancelling == 0 else { return }
         if handle.state & State.armed != 0 { cancel(handle.token.rawValue | Operation.armed) }
@@ -230,7 +230,7 @@ final class UringBackend {
 
     /// A connection may be paused for long: that its peer is gone shows even so.
     private func watch(_ handle: inout IOHandle) {
-        handle.state |= State.watched
+        handle.state = handle.state & ~State.cancelling | State.watched
         while !curing_watch(ring, handle.fileDescriptor, handle.token.rawValue | Operation.watch) { submit() }
     }
 
