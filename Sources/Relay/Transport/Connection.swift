@@ -6,62 +6,64 @@ internal import Glibc
 /// What enters: completions of the loop (`received`, `sent`, `endOfStream`), calls of its app (`sendMessage`, `close`).
 /// What leaves: whole messages to the app, bytes to the loop's backend, once per turn.
 final class Connection {
-    let id = ConnectionID.next()
-    let address: SocketAddress
-    let listener: ListenerSettings
-    /// Whether it counts against the limits of connections: one that was refused does not.
-    let isCounted: Bool
+    // First what every message touches, so that it lies in as few cache lines as possible: with a thousand connections
+    // in turn each of them has to come from afar.
+
     // SAFETY: loops outlive their connections: they are freed when the process ends.
     private(set) unowned(unsafe) var loop: EventLoop
     var handle: IOHandle
     var lifecycle: Lifecycle
-
-    /// Frames (or a response) on their way out; with TLS in front they are encrypted at the end of the turn.
-    var outbound = OutboundBuffer()
-    let secure: SecureLayer?
-    /// The loop counts its TLS handshake.
-    private var isInHandshake: Bool
     var isDirty = false
     /// A send is with the backend: what it sends from must not be consumed until it completes.
     var isSending = false
-
+    var isReceiving = true
+    /// On the way to another loop, or about to be.
+    var isMoving = false
+    /// How many connections this one waits for before it reads on (`backpressure`).
+    var waitsFor: Int32 = 0
+    /// Calls that messages of this connection have begun and that have yielded.
+    private(set) var suspendedCalls: Int32 = 0
+    let secure: SecureLayer?
+    /// Set for good by `relay.pipe`.
+    var pipe: PipeEnd?
+    /// Frames (or a response) on their way out; with TLS in front they are encrypted at the end of the turn.
+    var outbound = OutboundBuffer()
     /// Received and not yet used: a head that is not whole, or what came behind one, or behind a pause.
     var unread: [UInt8] = []
+    /// Those that wait for this one's output to drain.
+    var waiters: Set<ConnectionID> = []
+    var deadlines: Deadlines
     var reader = WebSocketReader(role: .server)
+    var app: App?
+
+    // From here on what a message touches now and then, or never.
+
+    let id = ConnectionID.next()
+    var rate = RateWindow()
     /// The message that is being put together from several frames or receives.
     var assembly = MessageAssembly()
+    let address: SocketAddress
+    let listener: ListenerSettings
+    /// Whether it counts against the limits of connections: one that was refused does not.
+    let isCounted: Bool
+    /// The loop counts its TLS handshake.
+    private var isInHandshake: Bool
 
     /// What the handshake asked for, until it is answered.
     var pendingUpgrade: PendingUpgrade?
     /// The head of the handshake's request: it stays for the facts that scripts read.
     var head: RequestHead?
     var subprotocol: Subprotocol?
-    var app: App?
     var credential: Credential?
     var isAdmin = false
     /// The 101 was sent: scripts have met it, and are told when it goes.
     var wasOpen = false
     var isLivecode = false
-
-    /// How many connections this one waits for before it reads on (`backpressure`).
-    var waitsFor: Int32 = 0
-    /// Those that wait for this one's output to drain.
-    var waiters: Set<ConnectionID> = []
-    /// Calls that messages of this connection have begun and that have yielded.
-    private(set) var suspendedCalls: Int32 = 0
-    /// Set for good by `relay.pipe`.
-    var pipe: PipeEnd?
-    var isReceiving = true
-    /// On the way to another loop, or about to be.
-    var isMoving = false
     private var isResuming = false
     /// The peer's end of stream came while messages before it were still unread.
     private var hasEnded = false
     var deliveredMessage = false
-
-    var deadlines: Deadlines
     var timer: TimerID?
-    var rate = RateWindow()
 
     /// How it ended, once it has: for hooks and logs.
     var closeCode = CloseCode.abnormalClosure

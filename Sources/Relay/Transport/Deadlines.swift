@@ -10,12 +10,12 @@ struct Deadlines {
     static let closingMilliseconds: UInt64 = 5_000
     static let lingeringMilliseconds: UInt64 = 2_000
 
-    private(set) var phase = Phase.handshake
-    private var phaseDeadline: UInt64
     var lastReceived: UInt64
-    var pingSent: UInt64 = 0
     /// Since when the output has been above its high watermark; 0 while it is not.
     var slowSince: UInt64 = 0
+    private(set) var phase = Phase.handshake
+    private var phaseDeadline: UInt64
+    var pingSent: UInt64 = 0
     /// When to leave, once the relay drains.
     var drain = UInt64.max
     /// When the credential that it was opened with expires.
