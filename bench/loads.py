@@ -31,7 +31,7 @@ class Effort:
     kinds: tuple[str, ...]
 
 
-KINDS = ("pairs", "fixed", "growth", "tls", "setup", "idle", "forward", "replace", "shares")
+KINDS = ("pairs", "fixed", "growth", "tls", "setup", "idle", "forward", "replace", "shares", "micro")
 QUICK = Effort(rounds=3, warmup=0.4, seconds=1.2, kinds=("pairs",))
 FULL = Effort(rounds=5, warmup=1, seconds=3, kinds=KINDS)
 

@@ -36,6 +36,8 @@ class Findings:
     replace_load: str = ""
     replace: dict[str, list[dict]] = field(default_factory=dict)
     shares: dict | None = None
+    # A result of each benchmark.
+    micro: list[dict] = field(default_factory=list)
     # By section, the subjects that were measured in it.
     subjects: dict[str, list] = field(default_factory=dict)
 
@@ -203,6 +205,17 @@ def shares_section(shares: dict) -> str:
         "one window without callgrind; the time of a part is estimated by its share of the instructions.\n")
 
 
+def micro_section(results: list[dict]) -> str:
+    rows = [[result["name"], f"{median(result['nanoseconds']):,.1f}",
+             f"{min(result['nanoseconds']):,.1f}–{max(result['nanoseconds']):,.1f}",
+             f"{result['instructions']:,.1f}" if result["instructions"] is not None else "not counted"]
+            for result in results]
+    return table(["operation", "ns of CPU", "range", "instructions"], rows) + (
+        f"\nMedian of {len(results[0]['nanoseconds'])} runs in turn, caches warm: what an operation costs at least. An "
+        "operation on frames is one frame. The instruction message is `forward to server` with 64 B, up to the two "
+        "messages that it sends, which a host without sockets counts. Instructions are callgrind's.\n")
+
+
 # The whole
 
 
@@ -265,6 +278,7 @@ def render(findings: Findings) -> str:
                 shares_section(findings.shares) if findings.shares else ""),
         chapter("Changing while it runs", "replace",
                 replace_section(findings.replace_load, findings.replace) if findings.replace else ""),
+        chapter("Micro-benchmarks", "micro", micro_section(findings.micro) if findings.micro else ""),
         "## Machine, versions, method\n",
         table(["what", "which"], facts),
         method(findings),

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import loads
+import micro
 import relays
 import report
 import shares
@@ -144,6 +145,10 @@ class Run:
         self.findings.shares = shares.measure(self.bench, self.binary)
         if self.findings.shares is None:
             say("shares  left out: valgrind or objcopy is missing; dev/setup --bench installs them")
+
+    def micro(self) -> None:
+        if self.interfaces:
+            self.findings.micro = micro.measure(self.bench)
 
 
 def parse() -> argparse.Namespace:

@@ -62,6 +62,13 @@ def count(profile: str) -> Counter:
     return counts
 
 
+def strip(binary: Path, directory: Path) -> Path:
+    """Valgrind stumbles over newer debugging information; the symbol table is all that is needed."""
+    stripped = directory / binary.name
+    subprocess.run(["objcopy", "--strip-debug", binary, stripped], check=True)
+    return stripped
+
+
 def control(pid: int, directory: Path) -> None:
     done = subprocess.run(["callgrind_control", "-i", "on", str(pid)], cwd=directory, capture_output=True, text=True)
     if done.returncode != 0 or "OK" not in done.stdout:
@@ -75,13 +82,10 @@ def measure(bench: Bench, binary: Path) -> dict | None:
     load = FORWARD_HEADLINE.arguments()
     with bench.start(relays.relayd(binary, "relayd", "by itself", relays.TUNNEL_SCRIPT)) as running:
         relay = bench.generate(running, "forward", load + bench.window())["relay"]
-    # Valgrind stumbles over newer debugging information; the symbol table is all that is needed.
-    stripped = bench.directory / "relayd"
-    subprocess.run(["objcopy", "--strip-debug", binary, stripped], check=True)
     profile = bench.directory / "callgrind.out"
     subject = relays.relayd(
         # Valgrind knows epoll well, io_uring hardly; nothing above the loop differs.
-        stripped, "relayd", "under callgrind", relays.TUNNEL_SCRIPT, io="epoll",
+        strip(binary, bench.directory), "relayd", "under callgrind", relays.TUNNEL_SCRIPT, io="epoll",
         wrapper=("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}"))
     with bench.start(subject) as running:
         control(running.pid, running.directory)

@@ -75,6 +75,21 @@ import Testing
         #expect(unnamed(commands, in: "`relayd serve` and `relayd kick 7`") == [])
     }
 
+    // MARK: The two packages
+
+    /// How a manifest's Swift targets are compiled.
+    private func settings(_ manifest: String) -> [Substring] {
+        manifest.split(separator: "\n").map { String($0).trimmed }.drop { !$0.hasPrefix("let settings") }
+            .prefix { $0 != "]" }.filter { !$0.hasPrefix("//") }
+    }
+
+    @Test func `the micro-benchmarks are compiled as relayd is`() throws {
+        let root = settings(try #require(Repository.text("Package.swift")))
+        #expect(root.count > 1)
+        #expect(settings(try #require(Repository.text("bench/micro/Package.swift"))) == root)
+        #expect(settings("a\nlet settings = [\n  // b\n  c,\n]\nd\n") == ["let settings = [", "c,"])
+    }
+
     // MARK: Links
 
     /// What the links of a text lead to inside the repository, without `#…`.
