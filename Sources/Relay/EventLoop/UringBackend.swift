@@ -154,9 +154,10 @@ final class UringBackend {
         if first.count == output.byteCount {
             while !curing_send(ring, handle.fileDescriptor, first.baseAddress, first.count, name) { submit() }
         } else {
-            while vectors.isFull { submit() }
-            let message = vectors.describe(output)
-            while !curing_send_message(ring, handle.fileDescriptor, message, name) { submit() }
+            // Room first: submitting frees the descriptions, the one that is about to be queued as well.
+            while vectors.isFull || curing_unsubmitted(ring) == Self.submissions { submit() }
+            let isQueued = curing_send_message(ring, handle.fileDescriptor, vectors.describe(output), name)
+            precondition(isQueued, "a queue with room takes nothing")
         }
         handle.state |= State.sending
         return .pending
