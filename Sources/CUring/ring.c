@@ -116,6 +116,15 @@ bool curing_cancel(struct curing *ring, uint64_t operation, uint64_t name) {
     return true;
 }
 
+bool curing_close(struct curing *ring, int32_t descriptor, uint64_t name) {
+    struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
+    if (!entry) return false;
+    io_uring_prep_close(entry, descriptor);
+    entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    io_uring_sqe_set_data64(entry, name);
+    return true;
+}
+
 // Whether operations wait for a call to complete them.
 static bool is_behind(const struct curing *ring) {
     return (__atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0;

@@ -39,6 +39,8 @@ bool curing_send(struct curing *ring, int32_t descriptor, const void *bytes, siz
 bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, uint64_t name);
 // Cancels the operation of that name. Completes, as `name`, only where it failed.
 bool curing_cancel(struct curing *ring, uint64_t operation, uint64_t name);
+// Closes the descriptor, behind all that was submitted before. Completes only where it failed.
+bool curing_close(struct curing *ring, int32_t descriptor, uint64_t name);
 
 // Submits, runs what completed, and waits for a completion: so many milliseconds, -1 for no limit, 0 not at all.
 // 0 or a negative errno.

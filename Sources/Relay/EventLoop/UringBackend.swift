@@ -114,8 +114,11 @@ final class UringBackend {
             cancel(name)
         }
         handle.state = 0
-        // Operations have references of their own: the socket is closed when the last of them has been cancelled.
-        System.close(handle.fileDescriptor)
+        // In the queue as well: what is submitted before it names the descriptor, whose number must not have gone to
+        // another thread's socket meanwhile. Operations that are under way have references of their own: the socket
+        // goes when the last of them has been cancelled.
+        let name = handle.token.rawValue | Operation.cancel
+        while !curing_close(ring, handle.fileDescriptor, name) { submit() }
     }
 
     private func arm(_ handle: inout IOHandle) {
@@ -210,7 +213,7 @@ final class UringBackend {
             case Operation.watch:
                 if let completion = hungUp(token, entry, table) { return completion }
             default:
-                break  // A cancellation that found nothing.
+                break  // A cancellation that found nothing, or a close that failed.
             }
         }
         return nil
