@@ -86,7 +86,7 @@ bool curing_poll(struct curing *ring, int32_t descriptor, uint64_t name) {
 bool curing_watch(struct curing *ring, int32_t descriptor, uint64_t name) {
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
     if (!entry) return false;
-    io_uring_prep_poll_add(entry, descriptor, 0); // POLLERR and POLLHUP always count (poll(2)).
+    io_uring_prep_poll_add(entry, descriptor, 0); // POLLERR and POLLHUP always count (poll(2)), here POLLRDHUP too.
     io_uring_sqe_set_data64(entry, name);
     return true;
 }

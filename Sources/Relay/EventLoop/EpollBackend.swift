@@ -45,7 +45,12 @@ final class EpollBackend {
         return true
     }
 
+    /// False as long as a send is pending; nothing is received any more.
     func release(_ handle: inout IOHandle) -> Bool {
+        guard handle.state & CLINUX_EPOLLOUT == 0 else {
+            pauseReceive(&handle)
+            return false
+        }
         var unused = epoll_event()
         _ = epoll_ctl(epoll, EPOLL_CTL_DEL, handle.fileDescriptor, &unused)
         handle.state = 0

@@ -224,7 +224,14 @@ final class UringBackend {
     private func armReceiver(_ table: ConnectionTable) {
         guard let token = receiver else { return }
         receiver = nil
-        guard let connection = table[token], connection.handle.state & State.armed == 0 else { return }
+        guard let connection = table[token] else { return }
+        armAgain(connection)
+    }
+
+    /// What has received receives again; or it is watched, where it is paused.
+    @inline(__always)
+    private func armAgain(_ connection: Connection) {
+        guard connection.handle.state & State.armed == 0 else { return }
         if connection.handle.state & State.wanted != 0 {
             arm(&connection.handle)
         } else if connection.handle.state & State.watched == 0, !connection.isMoving {
@@ -259,8 +266,10 @@ final class UringBackend {
     private func hungUp(_ token: IOToken, _ entry: curing_completion, _ table: ConnectionTable) -> Completion? {
         guard let connection = table[token] else { return nil }
         connection.handle.state &= ~State.watched
+        // A peer that only ended its output (POLLRDHUP) wants what it has sent to be read, once that goes on.
+        guard entry.result > 0, entry.result & (POLLERR | POLLHUP) != 0 else { return nil }
         // Who is received from hears of it there, behind the bytes that came before.
-        guard entry.result > 0, connection.handle.state & (State.wanted | State.armed) == 0 else { return nil }
+        guard connection.handle.state & (State.wanted | State.armed) == 0 else { return nil }
         return .receiveFailed(token, errno: ECONNRESET)
     }
 
@@ -301,7 +310,7 @@ final class UringBackend {
         case -ENOBUFS, -ECANCELED, -EINTR, -EAGAIN:
             // All buffers were in use, or something that passes: they are free when the turn is over.
             giveBack()
-            if connection.handle.state & State.wanted != 0 { arm(&connection.handle) }
+            armAgain(connection)
             return nil
         default:
             return .receiveFailed(token, errno: -entry.result)
