@@ -134,7 +134,8 @@ struct AppFixture {
     let loop: EventLoop
     private let directory = TemporaryDirectory()
 
-    init(limits: Limits = Limits()) throws {
+    /// Without a backend of the test's own it is epoll.
+    init(limits: Limits = Limits(), backend: Backend? = nil) throws {
         var configuration = Configuration()
         configuration.limits = limits
         let shared = SharedState(
@@ -145,7 +146,7 @@ struct AppFixture {
                 engine.budgets = budgets
                 return engine
             })
-        loop = try EventLoop(index: 0, shared: shared, backend: .epoll(EpollBackend()))
+        loop = try EventLoop(index: 0, shared: shared, backend: backend ?? .epoll(EpollBackend()))
         shared.start([loop])
         app = try App.make(name: App.defaultName, loop: loop)
         engine = try #require(app.engine as? RecordingEngine)
