@@ -12,8 +12,8 @@ final class ReceiveBuffers {
     private let offsets: UnsafeMutablePointer<Int>
 
     /// Where buffers can be used up piece by piece, few large ones serve any mix of sizes. All of them fit into the
-    /// second-level cache; and they are large, because the end of each cuts a receive in two. Kernels before 6.12 use up
-    /// a whole one per receive: more of them, and smaller.
+    /// second-level cache; and they are large, because the end of each cuts a receive in two. Kernels before 6.12 use
+    /// up a whole one per receive: more of them, and smaller.
     static let incremental = (count: 4, bytes: 256 << 10)
     static let whole = (count: 256, bytes: 8 << 10)
 
