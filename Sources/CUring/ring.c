@@ -9,9 +9,6 @@
 // Flags of io_uring_buf_reg, which liburing 2.3 (Debian 12) calls `pad`: linux/io_uring.h, Linux 6.12.
 static const uint16_t incremental = 2;
 
-// As many as the event loop hands out per turn.
-static const uint32_t turn_completions = 1024;
-
 struct curing {
     struct io_uring uring;
     struct io_uring_buf_ring *buffers;
@@ -130,7 +127,7 @@ static bool is_behind(const struct curing *ring) {
     return (__atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0;
 }
 
-int32_t curing_enter(struct curing *ring, int32_t milliseconds) {
+int32_t curing_enter(struct curing *ring, int32_t milliseconds, uint32_t wanted) {
     int code;
     if (milliseconds == 0) {
         code = io_uring_submit_and_get_events(&ring->uring);
@@ -143,11 +140,10 @@ int32_t curing_enter(struct curing *ring, int32_t milliseconds) {
         code = io_uring_submit_and_wait_timeout(&ring->uring, &first, 1, &limit, NULL);
     }
     if (code < 0) return code;
-    // One call completes some twenty operations and leaves the others waiting (Linux 6.14 and later): a turn takes
-    // all that are there, so that it has more to send at its end.
+    // One call completes some twenty operations and leaves the others waiting (Linux 6.14 and later).
     uint32_t before = 0;
     uint32_t ready = io_uring_cq_ready(&ring->uring);
-    while (is_behind(ring) && ready < turn_completions && ready != before) {
+    while (is_behind(ring) && ready < wanted && ready != before) {
         code = io_uring_get_events(&ring->uring);
         if (code < 0) return code;
         before = ready;

@@ -159,18 +159,14 @@ def test_a_connection_with_256_sleeping_calls_is_read_no_further_until_some_have
     relay.load("nap.lua", NAP)
     with relay.operator() as admin, relay.connect() as other, relay.raw(upgraded=True) as raw:
         raw.send(b"".join(request("nap", number, identifier=number) for number in range(1, 301)))
-        eventually(lambda: started(admin) >= 256, "256 calls sleep")
-        ping_pong(other, 20)
-        assert started(admin) == 256
-        admin.request("eval", named={"body": "released = 10"})
-        answers = [json.loads(raw.read_message()) for _ in range(10)]
-        assert sorted(answer["id"] for answer in answers) == list(range(1, 11))
-        eventually(lambda: started(admin) >= 266, "as many begin as have ended")
-        ping_pong(other, 20)
-        assert started(admin) == 266
-        admin.request("eval", named={"body": "released = 300"})
-        answers = [json.loads(raw.read_message()) for _ in range(290)]
-        assert sorted(answer["id"] for answer in answers) == list(range(11, 301))
+        # 256 sleep; then as many begin as have ended.
+        for begun, released, answered in [(256, 10, range(1, 11)), (266, 300, range(11, 301))]:
+            eventually(lambda: started(admin) >= begun, f"{begun} calls have begun")
+            ping_pong(other, 20)
+            assert started(admin) == begun
+            admin.request("eval", named={"body": f"released = {released}"})
+            answers = [json.loads(raw.read_message()) for _ in answered]
+            assert sorted(answer["id"] for answer in answers) == list(answered)
         raw.send(request("nap", 1, identifier="again"))
         assert raw.read_message() == '{"id":"again","result":"awake"}'
 

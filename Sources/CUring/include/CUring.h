@@ -42,9 +42,9 @@ bool curing_cancel(struct curing *ring, uint64_t operation, uint64_t name);
 // Closes the descriptor, behind all that was submitted before. Completes only where it failed.
 bool curing_close(struct curing *ring, int32_t descriptor, uint64_t name);
 
-// Submits, runs what completed, and waits for a completion: so many milliseconds, -1 for no limit, 0 not at all.
-// 0 or a negative errno.
-int32_t curing_enter(struct curing *ring, int32_t milliseconds);
+// Submits, runs what completed, and waits for a completion: so many milliseconds, -1 for no limit, 0 not at all. Then
+// goes on for as long as more complete at once, until `wanted` are there. 0 or a negative errno.
+int32_t curing_enter(struct curing *ring, int32_t milliseconds, uint32_t wanted);
 // Submissions that the kernel has not taken yet.
 uint32_t curing_unsubmitted(const struct curing *ring);
 

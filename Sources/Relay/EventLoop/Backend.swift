@@ -13,28 +13,27 @@ enum Backend {
     ) throws(StartError) -> [Backend] {
         switch choice {
         case .epoll:
-            return try epoll(count)
+            return try make(count, epoll)
         case .ioUring:
-            do { return try uring(count) } catch {
+            do { return try make(count, uring) } catch {
                 throw StartError("io_uring cannot be used: \(error). Use --io epoll, or --io auto.")
             }
         case .auto:
-            do { return try uring(count) } catch {
+            do { return try make(count, uring) } catch {
                 logger.notice("using epoll: io_uring is not available", metadata: ["reason": "\(error)"])
-                return try epoll(count)
+                return try make(count, epoll)
             }
         }
     }
 
-    private static func epoll(_ count: Int) throws(StartError) -> [Backend] {
-        var made: [Backend] = []
-        for _ in 0..<count { made.append(.epoll(try EpollBackend())) }
-        return made
-    }
+    private static func epoll() throws(StartError) -> Backend { .epoll(try EpollBackend()) }
+    private static func uring() throws(StartError) -> Backend { .uring(try UringBackend()) }
 
-    private static func uring(_ count: Int) throws(StartError) -> [Backend] {
+    private static func make(
+        _ count: Int, _ one: () throws(StartError) -> Backend
+    ) throws(StartError) -> [Backend] {
         var made: [Backend] = []
-        for _ in 0..<count { made.append(.uring(try UringBackend())) }
+        for _ in 0..<count { made.append(try one()) }
         return made
     }
 

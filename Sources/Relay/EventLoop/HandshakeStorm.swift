@@ -2,9 +2,8 @@
 ///
 /// Under way, a handshake holds 30 KiB more than its session will. Of many at once, what they free lies in holes
 /// between the sessions that stay, where malloc keeps it for the next ones: 2 000 at once left 58 MB beside the
-/// sessions' 30.
-/// So a storm's end is the moment for malloc_trim(3), which gives whole pages of such holes back: 34 MB then, in 6 ms,
-/// after handshakes that had taken half a second.
+/// sessions' 30. So a storm's end is the moment for malloc_trim(3), which gives whole pages of such holes back: 34 MB
+/// then, in 6 ms, after handshakes that had taken half a second.
 struct HandshakeStorm {
     /// Fewer at once leave less than 8 MB, not worth the time.
     static let minimum = 256

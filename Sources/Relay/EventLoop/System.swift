@@ -92,11 +92,19 @@ enum System {
     }
 
     /// Who is at the other end; nil where the connection is gone already.
-    static func peerAddress(_ fileDescriptor: Int32) -> SocketAddress? {
+    static func peerAddress(_ fileDescriptor: Int32) -> SocketAddress? { address(fileDescriptor, getpeername) }
+
+    /// What the socket is bound to.
+    static func localAddress(_ fileDescriptor: Int32) -> SocketAddress? { address(fileDescriptor, getsockname) }
+
+    private static func address(
+        _ fileDescriptor: Int32,
+        _ ask: (Int32, UnsafeMutablePointer<sockaddr>?, UnsafeMutablePointer<socklen_t>?) -> Int32
+    ) -> SocketAddress? {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let code = withUnsafeMutableBytes(of: &storage) { bytes in
-            getpeername(fileDescriptor, bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self), &length)
+            ask(fileDescriptor, bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self), &length)
         }
         return code == 0 ? SocketAddress(storage) : nil
     }

@@ -37,14 +37,14 @@ final class UringBackend {
     private static let submissions: UInt32 = 1024
     /// More than these wait in the kernel's memory, at some cost.
     private static let completions: UInt32 = 8192
-    /// Completions handed out per turn, so that timers are not late. ring.c gathers as many.
+    /// Completions of one turn: many, so that it has much to send at its end, but not so many that timers are late.
     private static let completionsPerTurn: UInt32 = 1024
 
     private let ring: OpaquePointer
     private let buffers: ReceiveBuffers
     private var vectors = SendVectors()
     /// The mailbox and the signals, which nobody else keeps a handle of.
-    private var watched: [IOToken: IOHandle] = [:]
+    private var polled: [IOToken: IOHandle] = [:]
     /// Output of connections that are gone, by their send's name: the kernel may still read it.
     private var abandoned: [UInt64: AbandonedOutput] = [:]
     /// Completions of this turn, and how many of them have been handed out.
@@ -83,7 +83,7 @@ final class UringBackend {
     func add(_ handle: inout IOHandle) -> Bool {
         handle.state = State.wanted
         arm(&handle)
-        if handle.token.owner == .mailbox || handle.token.owner == .signals { watched[handle.token] = handle }
+        if handle.token.owner == .mailbox || handle.token.owner == .signals { polled[handle.token] = handle }
         return true
     }
 
@@ -97,7 +97,7 @@ final class UringBackend {
         if handle.state & State.armed == 0 { arm(&handle) }
     }
 
-    /// False as long as the kernel has an operation under way; their completions still come.
+    /// False as long as the kernel has an operation under way: its completion still comes.
     func release(_ handle: inout IOHandle) -> Bool {
         handle.state &= ~State.wanted
         disarm(&handle)
@@ -168,7 +168,7 @@ final class UringBackend {
 
     /// Hands to the kernel what was submitted, when a queue is full.
     @inline(never)
-    private func submit() { entered(curing_enter(ring, 0)) }
+    private func submit() { entered(curing_enter(ring, 0, 0)) }
 
     /// Looks at what io_uring_enter(2) answered.
     private func entered(_ code: Int32) {
@@ -191,7 +191,7 @@ final class UringBackend {
         giveBack()
         curing_advance(ring, taken)
         taken = 0
-        entered(curing_enter(ring, timeoutMilliseconds))
+        entered(curing_enter(ring, timeoutMilliseconds, Self.completionsPerTurn))
         completed = curing_completions(ring)
         completed.ready = min(completed.ready, Self.completionsPerTurn)
     }
@@ -281,7 +281,7 @@ final class UringBackend {
         case .listener:
             return accepted(token, entry, table)
         case .mailbox, .signals:
-            if entry.flags & CURING_MORE == 0, var handle = watched[token] { arm(&handle) }
+            if entry.flags & CURING_MORE == 0, var handle = polled[token] { arm(&handle) }
             return .readable(token)
         case nil:
             return nil

@@ -65,7 +65,7 @@ enum Binding {
         // With SO_REUSEPORT another relay of the same user could take the port without an error, and each would get a
         // part of the connections. A first socket without it tells that the port is in use.
         let probe = try open(address, host: host, port: port, reusesPort: false)
-        let boundPort = boundPort(of: probe)
+        let boundPort = Int(System.localAddress(probe)?.port ?? 0)
         System.close(probe)
         address.port = boundPort
         var descriptors: [Int32] = []
@@ -165,14 +165,5 @@ enum Binding {
             throw StartError("cannot listen on \(host):\(port): \(reason)")
         }
         return descriptor
-    }
-
-    private static func boundPort(of descriptor: Int32) -> Int {
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        withUnsafeMutableBytes(of: &storage) {
-            _ = getsockname(descriptor, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), &length)
-        }
-        return Int(SocketAddress(storage).port)
     }
 }

@@ -105,15 +105,9 @@ package struct FrameDecoder: Sendable {
         let count = min(remaining, bytes.count &- offset)
         guard count > 0 || remaining == 0 else { return .needsInput }
         let range = offset..<(offset &+ count)
-        if count > 0, key != 0 {
-            Masking.apply(key, to: UnsafeMutableRawBufferPointer(rebasing: bytes[range]))
-            key = Masking.rotated(key, by: count)
-        }
+        Masking.apply(takeMasked(count), to: UnsafeMutableRawBufferPointer(rebasing: bytes[range]))
         offset = range.upperBound
-        remaining &-= count
-        guard remaining == 0 else { return .payload(range, endsFrame: false) }
-        state = .header
-        return .payload(range, endsFrame: true)
+        return .payload(range, endsFrame: !isInsideFrame)
     }
 
     @inline(__always)
