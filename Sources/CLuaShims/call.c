@@ -26,6 +26,12 @@ static int push_arguments_mayraise(lua_State *L, rl_engine *e) {
             lua_pushlstring(L, r->bytes.start, r->bytes.count);
             lua_pushstring(L, r->number != 0 ? "text" : "binary");
             return 3;
+        case rl_call_connect:
+            rl_push_connection_mayraise(L, r->connection);
+            rl_push_server_mayraise(L, r->server);
+            lua_pushinteger(L, r->number);
+            rl_push_request_mayraise(L, r->connection);
+            return 4;
         case rl_call_close:
             rl_push_connection_mayraise(L, r->connection);
             lua_pushinteger(L, r->number);
@@ -46,26 +52,6 @@ static int push_arguments_mayraise(lua_State *L, rl_engine *e) {
     return 0;
 }
 
-/// What a handshake hook says with `false, status, reason`.   Stack: refused status reason
-static void read_refusal_mayraise(lua_State *L, rl_engine *e) {
-    int isInteger = 1;
-    lua_Integer status = lua_isnil(L, 2) ? 403 : lua_tointegerx(L, 2, &isInteger);
-    if (!isInteger || status < 400 || status > 599) {
-        luaL_error(L, "a handshake hook refuses with a status from 400 to 599, not %s", luaL_tolstring(L, 2, NULL));
-    }
-    size_t count = 9;
-    const char *reason = "Forbidden";
-    if (!lua_isnil(L, 3)) reason = lua_tolstring(L, 3, &count);
-    if (reason == NULL || !rl_is_utf8(reason, count)) luaL_error(L, "a handshake hook's reason is a text in UTF-8");
-    if (count > sizeof(e->reason)) luaL_error(L, "a handshake hook's reason has more than 256 bytes");
-    for (size_t i = 0; i < count; i++) {  // It ends up in a line of HTTP.
-        e->reason[i] = (unsigned char)reason[i] < 0x20 || reason[i] == 0x7F ? ' ' : reason[i];
-    }
-    e->outcome.status = rl_status_refused;
-    e->outcome.refusal = (int32_t)status;
-    e->outcome.text = rl_text(e->reason, count);
-}
-
 /// A handler may return a line for people and a table of facts: the facts are the result then, the line goes beside it.
 /// Stack: r1 r2
 static void encode_instruction_mayraise(lua_State *L, rl_engine *e) {
@@ -83,7 +69,7 @@ static void encode_instruction_mayraise(lua_State *L, rl_engine *e) {
     e->outcome.line_text = rl_text(e->message, count);
 }
 
-/// Stack: r1 [r2 r3] → (anything)
+/// Stack: r1 [r2 r3 f] → (anything)
 static int finish(lua_State *L, int status, lua_KContext context) {
     (void)status;
     (void)context;
@@ -91,7 +77,9 @@ static int finish(lua_State *L, int status, lua_KContext context) {
     if (e->stopped != rl_code_none) return 0;
     memset(&e->outcome, 0, offsetof(rl_outcome, call));
     if (e->call->kind == rl_call_handshake && lua_isboolean(L, 1) && !lua_toboolean(L, 1)) {
-        read_refusal_mayraise(L, e);
+        rl_read_refusal_mayraise(L, e);
+    } else if (e->call->kind == rl_call_connect) {
+        rl_read_connect_mayraise(L, e);
     } else if (e->call->wants_result && e->call->kind == rl_call_instruction) {
         encode_instruction_mayraise(L, e);
     } else if (e->call->wants_result) {
@@ -100,10 +88,19 @@ static int finish(lua_State *L, int status, lua_KContext context) {
     return 0;
 }
 
+/// How many values of a call's function are looked at.
+static int results_of(rl_call_kind kind) {
+    switch (kind) {
+        case rl_call_instruction: return 2;
+        case rl_call_handshake: return 3;
+        case rl_call_connect: return 4;
+        default: return 1;
+    }
+}
+
 // The bottom of every call's coroutine.   Stack: (empty), or the timer's function
 static int enter(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
-    int results = e->request.kind == rl_call_handshake ? 3 : e->request.kind == rl_call_instruction ? 2 : 1;
     if (e->request.kind == rl_call_evaluate) {
         static const char name[] = "=eval";
         // An expression first, then a chunk of statements.
@@ -123,7 +120,7 @@ static int enter(lua_State *L) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, e->request.function);
     }
     int arguments = push_arguments_mayraise(L, e);  // Stack: f a1 a2 …
-    lua_callk(L, arguments, results, 0, finish);
+    lua_callk(L, arguments, results_of(e->request.kind), 0, finish);
     return finish(L, LUA_OK, 0);
 }
 

@@ -1,6 +1,6 @@
 // Chains: several hooks behind one function reference.
 //
-// Handshake, message and reload hooks run one after another in the call's own coroutine; an error ends the round. Open,
+// Handshake, message, connect and reload hooks run one after another in the call's own coroutine; an error ends the round. Open,
 // close and event hooks must not hurt each other: each runs in a coroutine of its own, its failure is reported and the
 // next one runs. All of them may sleep.
 #include "engine.h"
@@ -29,11 +29,16 @@ static bool push_hook_mayraise(lua_State *L, int arguments, lua_Integer position
 
 // MARK: In one coroutine
 
-/// How many values the chain returns now, -1 where the next hook's turn has come.   Stack: a1 … an r1 r2 r3
-static int decide(lua_State *L, int arguments) {
+/// How many values the chain returns now, -1 where the next hook's turn has come. For connect the last one is the hook.
+/// Stack: a1 … an r1 r2 r3 → a1 … an (anything)
+static int decide(lua_State *L, int arguments, lua_Integer position) {
     int first = arguments + 1;
-    if (!lua_isboolean(L, first)) return -1;
     rl_call_kind point = (rl_call_kind)lua_tointeger(L, RL_CHAIN_POINT);
+    if (point == rl_call_connect && !lua_isnil(L, first)) {
+        lua_rawgeti(L, RL_CHAIN_FUNCTIONS, position);
+        return 4;
+    }
+    if (!lua_isboolean(L, first)) return -1;
     if (point == rl_call_handshake && !lua_toboolean(L, first)) return 3;
     if (point == rl_call_message && lua_toboolean(L, first)) {
         lua_settop(L, first);
@@ -47,7 +52,7 @@ static int after_hook(lua_State *L, int status, lua_KContext position);
 static int run_in_order_mayraise(lua_State *L, int arguments, lua_Integer position) {
     for (; push_hook_mayraise(L, arguments, position); position++) {
         lua_callk(L, arguments, 3, (lua_KContext)position, after_hook);
-        int results = decide(L, arguments);
+        int results = decide(L, arguments, position);
         if (results >= 0) return results;
         lua_settop(L, arguments);
     }
@@ -60,7 +65,7 @@ static int run_in_order_mayraise(lua_State *L, int arguments, lua_Integer positi
 static int after_hook(lua_State *L, int status, lua_KContext position) {
     (void)status;
     int arguments = lua_gettop(L) - 3;
-    int results = decide(L, arguments);
+    int results = decide(L, arguments, (lua_Integer)position);
     if (results >= 0) return results;
     lua_settop(L, arguments);
     return run_in_order_mayraise(L, arguments, (lua_Integer)position + 1);

@@ -227,6 +227,14 @@ int rl_push_parameters_mayraise(lua_State *L, const char *text, size_t count);
 // MARK: result.c
 /// Makes the value at `index` the outcome's JSON text.
 void rl_encode_result_mayraise(lua_State *L, rl_engine *e, int index);
+/// Pushes the table at `index` as what the server gets as metadata: JSON text of at most 4 KiB.   Stack: … → … text
+rl_bytes rl_push_metadata_mayraise(lua_State *L, int index);
+
+// MARK: decision.c
+/// What a handshake hook says with `false, status, reason`.   Stack: refused status reason
+void rl_read_refusal_mayraise(lua_State *L, rl_engine *e);
+/// What connect hooks say; `f` is the one that decided.   Stack: first second third f → (anything)
+void rl_read_connect_mayraise(lua_State *L, rl_engine *e);
 
 // MARK: timers.c
 /// Drops what the engine keeps for a timer.
@@ -267,6 +275,13 @@ void rl_add_relay_mayraise(lua_State *L);
 /// Stack: … relay → … relay
 void rl_add_registry_mayraise(lua_State *L);
 void rl_add_timers_mayraise(lua_State *L);
+
+/// Reads a server id: an integer, or a text of 1 to 255 bytes. Answers false where something else is at `index`.
+bool rl_to_server(lua_State *L, int index, rl_server *server);
+/// Pushes a server id.   Stack: … → … id
+void rl_push_server_mayraise(lua_State *L, rl_server server);
+/// Reads a port. Answers false where something else than an integer from 0 to 65535 is at `index`.
+bool rl_to_port(lua_State *L, int index, uint16_t *port);
 
 /// Adds a registration to the unit that loads (stage.c).   Stack: … name summary f → …
 void rl_add_entry_mayraise(lua_State *L, bool isHook, bool isPublic);

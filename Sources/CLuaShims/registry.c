@@ -1,10 +1,15 @@
-// What a script registers and installs: relay.instruction, on, install, uninstall, server, emit.
+// What a script registers, installs and connects: relay.instruction, on, install, uninstall, server, pipe, connect,
+// emit.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
 
 #define RL_MAXIMUM_NAME_BYTES 255
+/// What Relay's PortSet takes: so many ports and ranges, each with its comma at most as long as `65535-65535,`.
+#define RL_MAXIMUM_PORTS 64
+#define RL_MAXIMUM_PORTS_BYTES ((size_t)RL_MAXIMUM_PORTS * 12)
 
 void rl_check_serving_mayraise(lua_State *L, const char *function) {
     if (rl_engine_of(L)->phase != rl_phase_loading) return;
@@ -64,15 +69,15 @@ static int instruction(lua_State *L) {
 
 // relay.on(point, f)
 static int on(lua_State *L) {
-    static const char *const points[] = {"handshake", "open", "message", "close", "reload", NULL};
+    static const char *const points[] = {"handshake", "open", "message", "connect", "close", "reload", NULL};
     check_loading_mayraise(L, "relay.on");
     const char *name = check_name_mayraise(L, 1, "the name of a hook");
     luaL_checktype(L, 2, LUA_TFUNCTION);
     bool known = strncmp(name, "event:", 6) == 0 && name[6] != 0;
     for (int i = 0; points[i] != NULL && !known; i++) known = strcmp(name, points[i]) == 0;
     if (!known) {
-        return luaL_error(L, "no hook is called '%s': there are handshake, open, message, close, reload and event:NAME",
-                          name);
+        return luaL_error(L, "no hook is called '%s': there are handshake, open, message, connect, close, reload and "
+                             "event:NAME", name);
     }
     lua_settop(L, 2);
     lua_pushliteral(L, "");
@@ -83,22 +88,67 @@ static int on(lua_State *L) {
 
 // MARK: Servers
 
-/// A server id: an integer, or a text.
-static rl_server check_server_mayraise(lua_State *L, int index) {
-    rl_server server = {0};
+bool rl_to_server(lua_State *L, int index, rl_server *server) {
+    *server = (rl_server){0};
     int isInteger = 0;
-    if (lua_type(L, index) == LUA_TNUMBER) {
-        server.number = lua_tointegerx(L, index, &isInteger);
-        if (!isInteger) luaL_argerror(L, index, "a server id is an integer or a text");
-    } else if (lua_type(L, index) == LUA_TSTRING) {
-        server.name.start = lua_tolstring(L, index, &server.name.count);
-        luaL_argcheck(L, server.name.count > 0 && server.name.count <= RL_MAXIMUM_NAME_BYTES
-                          && rl_is_utf8(server.name.start, server.name.count),
-                      index, "a server id is an integer or a text of 1 to 255 bytes");
-    } else {
-        luaL_argerror(L, index, "a server id is an integer or a text");
+    switch (lua_type(L, index)) {
+        case LUA_TNUMBER:
+            server->number = lua_tointegerx(L, index, &isInteger);
+            return isInteger;
+        case LUA_TSTRING:
+            server->name.start = lua_tolstring(L, index, &server->name.count);
+            return server->name.count > 0 && server->name.count <= RL_MAXIMUM_NAME_BYTES
+                && rl_is_utf8(server->name.start, server->name.count);
+        default: return false;
     }
+}
+
+static rl_server check_server_mayraise(lua_State *L, int index) {
+    rl_server server;
+    luaL_argcheck(L, rl_to_server(L, index, &server), index,
+                  "a server id is an integer or a text of 1 to 255 bytes");
     return server;
+}
+
+void rl_push_server_mayraise(lua_State *L, rl_server server) {
+    if (server.name.start == NULL) lua_pushinteger(L, server.number);
+    else lua_pushlstring(L, server.name.start, server.name.count);
+}
+
+bool rl_to_port(lua_State *L, int index, uint16_t *port) {
+    lua_Integer number = lua_tointeger(L, index);
+    *port = (uint16_t)number;
+    return lua_isinteger(L, index) && number >= 0 && number <= UINT16_MAX;
+}
+
+static int ports_error_mayraise(lua_State *L) {
+    return luaL_argerror(L, 3, "'ports' is a list of 1 to 64 ports, or a text as in \"22,80-90\"");
+}
+
+/// The `ports` of the options at `index`, as text; `start` is NULL where there are none.   Stack: … → … ports
+static rl_bytes push_ports_mayraise(lua_State *L, int index) {
+    int type = lua_getfield(L, index, "ports");
+    rl_bytes ports = {0};
+    if (type == LUA_TNIL) return ports;
+    if (type == LUA_TTABLE) {
+        lua_Unsigned count = lua_rawlen(L, -1);
+        if (count > RL_MAXIMUM_PORTS) ports_error_mayraise(L);
+        char text[RL_MAXIMUM_PORTS * 6];
+        size_t length = 0;
+        for (lua_Unsigned i = 1; i <= count; i++) {
+            uint16_t port;
+            lua_rawgeti(L, -1, (lua_Integer)i);
+            if (!rl_to_port(L, -1, &port)) ports_error_mayraise(L);
+            lua_pop(L, 1);
+            length += (size_t)snprintf(text + length, sizeof(text) - length, i > 1 ? ",%u" : "%u", port);
+        }
+        lua_pushlstring(L, text, length);
+    } else if (type != LUA_TSTRING) {
+        ports_error_mayraise(L);
+    }
+    ports.start = lua_tolstring(L, -1, &ports.count);
+    if (ports.count > RL_MAXIMUM_PORTS_BYTES) ports_error_mayraise(L);
+    return ports;
 }
 
 /// nil and why not.   Stack: … → … nil code
@@ -126,16 +176,19 @@ static int install(lua_State *L) {
     rl_server server = check_server_mayraise(L, 1);
     rl_connection *connection = rl_check_connection_mayraise(L, 2);
     bool replaces = false;
+    rl_bytes ports = {0};
     if (!lua_isnoneornil(L, 3)) {
         luaL_checktype(L, 3, LUA_TTABLE);
         lua_getfield(L, 3, "replace");
         replaces = lua_toboolean(L, -1);
+        ports = push_ports_mayraise(L, 3);
     }
     rl_tick(L, 500);
     if (connection->is_forgotten) return refuse_mayraise(L, "not_found");
     rl_list *code = rl_fresh_list(e);
-    bool done = e->host.install(e->host.context, &server, connection->id, replaces, code);
-    return answer_mayraise(L, done, code);
+    int32_t done = e->host.install(e->host.context, &server, connection->id, replaces, ports, code);
+    if (done < 0) return ports_error_mayraise(L);
+    return answer_mayraise(L, done == 1, code);
 }
 
 // relay.uninstall(serverID): whether one was installed
@@ -170,6 +223,29 @@ static int pipe_connections(lua_State *L) {
     return answer_mayraise(L, e->host.pipe(e->host.context, one->id, other->id, code), code);
 }
 
+// relay.connect(conn, serverID, port, metadata): the channel's number, true where the connection becomes clean, or nil
+// and why not
+static int connect_channel(lua_State *L) {
+    rl_check_serving_mayraise(L, "relay.connect");
+    rl_engine *e = rl_engine_of(L);
+    rl_connection *connection = rl_check_connection_mayraise(L, 1);
+    rl_server server = check_server_mayraise(L, 2);
+    uint16_t port;
+    luaL_argcheck(L, rl_to_port(L, 3, &port), 3, "a port is an integer from 0 to 65535");
+    rl_bytes metadata = {0};
+    if (!lua_isnoneornil(L, 4)) {
+        luaL_checktype(L, 4, LUA_TTABLE);
+        metadata = rl_push_metadata_mayraise(L, 4);
+    }
+    rl_tick(L, 2000);
+    if (connection->is_forgotten) return refuse_mayraise(L, "not_found");
+    rl_list *code = rl_fresh_list(e);
+    int64_t channel = e->host.connect(e->host.context, connection->id, &server, port, metadata, code);
+    if (channel <= 0) return answer_mayraise(L, channel == 0, code);
+    lua_pushinteger(L, channel);
+    return 1;
+}
+
 // MARK: Events
 
 static int after_event(lua_State *L, int status, lua_KContext context) {
@@ -194,8 +270,9 @@ static int emit(lua_State *L) {
 
 void rl_add_registry_mayraise(lua_State *L) {
     static const luaL_Reg functions[] = {
-        {"instruction", instruction}, {"on", on},     {"install", install}, {"uninstall", uninstall},
-        {"server", find_server},      {"emit", emit}, {"pipe", pipe_connections}, {NULL, NULL},
+        {"instruction", instruction}, {"on", on},                 {"install", install},
+        {"uninstall", uninstall},     {"server", find_server},    {"pipe", pipe_connections},
+        {"connect", connect_channel}, {"emit", emit},             {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);
 }

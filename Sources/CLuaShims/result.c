@@ -112,6 +112,23 @@ static rl_bytes encode_table_mayraise(lua_State *L, rl_engine *e, int index) {
     return rl_text(text, count);
 }
 
+/// Above this the server's `open` would have little room for the rest.
+#define RL_MAXIMUM_METADATA_BYTES ((size_t)4 << 10)
+
+rl_bytes rl_push_metadata_mayraise(lua_State *L, int index) {
+    lua_pushvalue(L, index);
+    rl_json_encode(L);
+    size_t count;
+    const char *text = lua_tolstring(L, -1, &count);
+    if (count > RL_MAXIMUM_METADATA_BYTES) {
+        luaL_error(L, "the metadata has %d bytes as JSON, more than %d", (int)count, (int)RL_MAXIMUM_METADATA_BYTES);
+    }
+    if (!rl_is_utf8(text, count)) {
+        luaL_error(L, "the metadata has a text that is not valid UTF-8, which JSON cannot carry");
+    }
+    return rl_text(text, count);
+}
+
 void rl_encode_result_mayraise(lua_State *L, rl_engine *e, int index) {
     rl_bytes json = {0};
     switch (lua_type(L, index)) {

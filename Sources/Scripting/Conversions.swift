@@ -43,6 +43,16 @@ extension ServerID {
     }
 }
 
+extension rl_server {
+    /// Lends the id to `body`.
+    static func with<Result>(_ server: ServerID, _ body: (rl_server) -> Result) -> Result {
+        switch server {
+        case .name(let name): withBytes(of: name) { body(rl_server(name: $0, number: 0)) }
+        case .number(let number): body(rl_server(name: rl_bytes(), number: number))
+        }
+    }
+}
+
 extension ErrorCode {
     init(_ code: rl_code) {
         self =
@@ -66,6 +76,7 @@ extension HookPoint {
             case "handshake": .handshake
             case "open": .open
             case "message": .message
+            case "connect": .connect
             case "close": .close
             case "reload": .reload
             default: .event(VerbatimText(String(name.dropFirst("event:".count))))
@@ -77,6 +88,7 @@ extension HookPoint {
         case .handshake: "handshake"
         case .open: "open"
         case .message: "message"
+        case .connect: "connect"
         case .close: "close"
         case .reload: "reload"
         case .event(let name): "event:\(name)"
@@ -88,6 +100,7 @@ extension HookPoint {
         case .handshake: .handshake
         case .open: .open
         case .message: .message
+        case .connect: .connect
         case .close: .close
         case .reload: .reload
         case .event: .event

@@ -8,7 +8,7 @@ extension LuaEngine {
     static var hostFunctions: rl_host {
         rl_host(
             context: nil, send: send, close: close, is_open: isOpen, facts: facts, install: install,
-            uninstall: uninstall, server: server, pipe: pipe, schedule: schedule, cancel: cancel,
+            uninstall: uninstall, server: server, pipe: pipe, connect: connect, schedule: schedule, cancel: cancel,
             unattended_failure: unattendedFailure, log: log,
             wall_clock: { context in withHost(context) { $0.wallClockSeconds() } },
             monotonic: { context in withHost(context) { $0.monotonicSeconds() } },
@@ -75,17 +75,22 @@ private func facts(
 // MARK: Servers
 
 private func install(
-    _ context: Context, _ server: UnsafePointer<rl_server>, _ connection: UInt64, _ replaces: Bool,
+    _ context: Context, _ server: UnsafePointer<rl_server>, _ connection: UInt64, _ replaces: Bool, _ ports: rl_bytes,
     _ code: OpaquePointer
-) -> Bool {
+) -> Int32 {
+    var options = ServerOptions(replaces: replaces)
+    if ports.start != nil {
+        guard let ports = PortSet(ports.string) else { return -1 }
+        options.ports = ports
+    }
     let refusal = withHost(context) {
         $0.install(
             server: ServerID(server.pointee), connection: ConnectionID(rawValue: connection),
-            options: ServerOptions(replaces: replaces))
+            options: options)
     }
-    guard let refusal else { return true }
+    guard let refusal else { return 1 }
     append(refusal.rawValue, to: code)
-    return false
+    return 0
 }
 
 private func uninstall(_ context: Context, _ server: UnsafePointer<rl_server>) -> Bool {
@@ -101,6 +106,24 @@ private func pipe(_ context: Context, _ one: UInt64, _ other: UInt64, _ code: Op
     guard let refusal else { return true }
     append(refusal.rawValue, to: code)
     return false
+}
+
+private func connect(
+    _ context: Context, _ connection: UInt64, _ server: UnsafePointer<rl_server>, _ port: UInt16,
+    _ metadata: rl_bytes, _ code: OpaquePointer
+) -> Int64 {
+    let result = withHost(context) {
+        $0.connect(
+            ConnectionID(rawValue: connection), server: ServerID(server.pointee), port: port,
+            metadata: metadata.buffer.map { String(decoding: $0, as: UTF8.self) })
+    }
+    switch result {
+    case .channel(let number):
+        return Int64(number ?? 0)
+    case .refused(let refusal):
+        append(refusal.rawValue, to: code)
+        return -1
+    }
 }
 
 // MARK: Timers

@@ -71,6 +71,14 @@ package final class LuaEngine: InstructionEngine {
             request.connection = connection.rawValue
             request.bytes = rl_bytes(bytes)
             request.number = isText ? 1 : 0
+        case .connect(let connection, let server, let port):
+            request.kind = .connect
+            request.connection = connection.rawValue
+            request.number = Int64(port)
+            return rl_server.with(server) { server in
+                request.server = server
+                return finish(rl_call(engine, &request), name: .given(name))
+            }
         case .close(let connection, let code, let reason):
             request.kind = .close
             request.connection = connection.rawValue
@@ -133,6 +141,16 @@ package final class LuaEngine: InstructionEngine {
             .suspended
         case .failed:
             .failed(failure(ended, name: name))
+        case .connect_undecided:
+            .connect(.undecided)
+        case .connect_allowed:
+            .connect(
+                .allowed(
+                    server: ended.pointee.has_server ? ServerID(ended.pointee.server) : nil,
+                    port: UInt16(exactly: ended.pointee.port),
+                    metadata: ended.pointee.text.buffer.map { String(decoding: $0, as: UTF8.self) }))
+        case .connect_refused:
+            .connect(.refused(status: Int(ended.pointee.refusal), reason: ended.pointee.text.string))
         }
     }
 

@@ -7,6 +7,7 @@ import Testing
 enum Ending: Equatable {
     case returned(String?)
     case refused(Int, String)
+    case connect(ConnectDecision)
     case suspended
     case failed(ScriptFailure)
 
@@ -15,6 +16,7 @@ enum Ending: Equatable {
             switch outcome {
             case .returned(let json, _): .returned(json.map { String(decoding: $0, as: UTF8.self) })
             case .refused(let status, let reason): .refused(status, reason)
+            case .connect(let decision): .connect(decision)
             case .suspended: .suspended
             case .failed(let failure): .failed(failure)
             }
@@ -53,6 +55,9 @@ final class RecordingHost: EngineHost {
     var refusesInstall: ErrorCode?
     var piped: [String] = []
     var refusesPipe: ErrorCode?
+    var channels: [String] = []
+    var connectResult = ConnectResult.channel(2)
+    var offered: [ServerID: PortSet] = [:]
     var timers: [UInt64: Timer] = [:]
     var lastTimer: UInt64 = 0
     var maximumTimers = 10_000
@@ -91,6 +96,7 @@ final class RecordingHost: EngineHost {
         if let refusesInstall { return refusesInstall }
         if servers[server] != nil, !options.replaces { return .conflict }
         servers[server] = connection
+        offered[server] = options.ports
         return nil
     }
 
@@ -101,6 +107,11 @@ final class RecordingHost: EngineHost {
         if let refusesPipe { return refusesPipe }
         piped.append("\(one) \(other)")
         return nil
+    }
+
+    func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult {
+        channels.append("\(connection) \(server) \(port) \(metadata ?? "-")")
+        return connectResult
     }
 
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {

@@ -40,17 +40,32 @@ typedef enum __attribute__((enum_extensibility(closed))) rl_status {
     rl_status_refused,
     rl_status_suspended,
     rl_status_failed,
+    // Of connect hooks only:
+    rl_status_connect_undecided,
+    rl_status_connect_allowed,
+    rl_status_connect_refused,
 } rl_status;
+
+/// A server id: a name where `name.start` is not NULL, else a number.
+typedef struct rl_server {
+    rl_bytes name;
+    int64_t number;
+} rl_server;
 
 /// How a call ended. Lent until the engine's next call.
 typedef struct rl_outcome {
     rl_status status;
-    /// returned: JSON text, `start` NULL where it was not wanted. refused: the reason. failed: the message.
+    /// returned: JSON text, `start` NULL where it was not wanted. Refused: the reason. failed: the message. allowed: the
+    /// metadata as JSON text, `start` NULL where there is none.
     rl_bytes text;
     /// returned: what the result is in a line for people, where the function gave one beside it.
     rl_bytes line_text;
-    /// refused: the HTTP status.
+    /// Refused: the HTTP status.
     int32_t refusal;
+    /// allowed: the port, -1 where it stays the same; and the server, where it is another one.
+    int32_t port;
+    bool has_server;
+    rl_server server;
     /// failed: why, where (line 0: not known) and the way there.
     rl_code code;
     int32_t line;
@@ -79,12 +94,6 @@ typedef struct rl_facts {
     bool has_tls;
 } rl_facts;
 
-/// A server id: a name where `name.start` is not NULL, else a number.
-typedef struct rl_server {
-    rl_bytes name;
-    int64_t number;
-} rl_server;
-
 typedef struct rl_host {
     /// Handed to every function below as its first argument.
     void *_Nullable context;
@@ -94,14 +103,21 @@ typedef struct rl_host {
     bool (*is_open)(void *_Nullable context, uint64_t connection);
     /// False where the connection is not known.
     bool (*facts)(void *_Nullable context, uint64_t connection, rl_facts *facts, rl_list *strings);
-    /// True when done; else the code why not is appended to `code`.
-    bool (*install)(
-        void *_Nullable context, const rl_server *server, uint64_t connection, bool replaces, rl_list *code);
+    /// 1 when done; 0 where not, and the code why not is appended to `code`; -1 where `ports` is no set of ports. Its
+    /// `start` is NULL for all ports.
+    int32_t (*install)(
+        void *_Nullable context, const rl_server *server, uint64_t connection, bool replaces, rl_bytes ports,
+        rl_list *code);
     bool (*uninstall)(void *_Nullable context, const rl_server *server);
     /// 0 where no connection is installed under the id.
     uint64_t (*server)(void *_Nullable context, const rl_server *server);
     /// True when done; else the code why not is appended to `code`.
     bool (*pipe)(void *_Nullable context, uint64_t one, uint64_t other, rl_list *code);
+    /// The channel's number, 0 where the connection becomes clean; -1 where there is none, and the code why not is
+    /// appended to `code`. `metadata` is JSON; its `start` is NULL where there is none.
+    int64_t (*connect)(
+        void *_Nullable context, uint64_t connection, const rl_server *server, uint16_t port, rl_bytes metadata,
+        rl_list *code);
     /// False where the app has too many.
     bool (*schedule)(void *_Nullable context, double seconds, bool repeats, uint64_t *timer);
     void (*cancel)(void *_Nullable context, uint64_t timer);
@@ -181,6 +197,7 @@ typedef enum __attribute__((enum_extensibility(closed))) rl_call_kind {
     rl_call_handshake,
     rl_call_open,
     rl_call_message,
+    rl_call_connect,
     rl_call_close,
     rl_call_reload,
     rl_call_event,
@@ -202,8 +219,10 @@ typedef struct rl_request {
     uint64_t connection;
     /// instruction: parameters as JSON; message: its bytes; close: the reason; event: JSON; evaluate: the chunk.
     rl_bytes bytes;
-    /// close: the code; reload: the previous generation; message: 1 for text.
+    /// close: the code; reload: the previous generation; message: 1 for text; connect: the port.
     int64_t number;
+    /// connect: whom the client wants.
+    rl_server server;
     bool wants_result;
 } rl_request;
 

@@ -111,8 +111,8 @@ extension App {
         case .failed(let failure):
             unattendedFailure(failure)
             connection.refuse(.internalServerError, "A script that decides about connections failed.")
-        case .suspended:
-            preconditionFailure("a call that ended is suspended")
+        case .connect, .suspended:
+            preconditionFailure("a handshake's call ended as another's")
         }
     }
 
@@ -131,8 +131,8 @@ extension App {
             log(failure, connection.id)
             livecode(connection) { Livecode.returned(failure.message) }
             if let id { answer(connection, id: id, .failure(InstructionError(failure))) }
-        case .refused, .suspended:
-            preconditionFailure("an instruction's call ended as a handshake's")
+        case .refused, .connect, .suspended:
+            preconditionFailure("an instruction's call ended as another's")
         }
     }
 

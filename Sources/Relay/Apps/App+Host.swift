@@ -84,6 +84,12 @@ extension App: EngineHost {
         return nil
     }
 
+    package func connect(
+        _ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?
+    ) -> ConnectResult {
+        .refused(.unavailable)
+    }
+
     // MARK: Timers
 
     package func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {

@@ -23,7 +23,7 @@ package struct ScriptTimerID: Hashable, Sendable {
 
 /// Where scripts can hook in (DESIGN §8). `event` carries the NAME of `relay.on("event:NAME", f)`.
 package enum HookPoint: Hashable, Sendable {
-    case handshake, open, message, close, reload
+    case handshake, open, message, connect, close, reload
     case event(VerbatimText)
 }
 
@@ -37,6 +37,9 @@ package enum CallArguments {
     case open(connection: ConnectionID)
     /// One whole message that is no instruction.
     case message(connection: ConnectionID, bytes: UnsafeRawBufferPointer, isText: Bool)
+    /// The client's connection asks for a server's port. A clean client has not had its 101 yet: `send` answers
+    /// "dropped".
+    case connect(connection: ConnectionID, server: ServerID, port: UInt16)
     /// The connection is gone: its facts still answer, `send` returns "dropped".
     case close(connection: ConnectionID, code: UInt16, reason: String)
     case reload(previousGeneration: Int)
@@ -52,9 +55,22 @@ package enum CallOutcome {
     case returned(json: UnsafeRawBufferPointer?, line: UnsafeRawBufferPointer?)
     /// Only from chains of the handshake point: a hook refused.
     case refused(status: Int, reason: String)
+    /// Only from chains of the connect point, which end in nothing else but this, `suspended` or `failed`.
+    case connect(ConnectDecision)
     /// The function yielded; `EngineHost.callFinished` will bring the outcome.
     case suspended
     case failed(ScriptFailure)
+}
+
+/// What the hooks of the connect point say about a client and the server that it wants.
+package enum ConnectDecision: Sendable, Equatable {
+    /// None has an opinion: the credential decides.
+    case undecided
+    /// Nil keeps the server and the port that the client asked for. `metadata` is the JSON text of a table, at most
+    /// 4 KiB, for the server's `open`.
+    case allowed(server: ServerID?, port: UInt16?, metadata: String?)
+    /// `status` is one of HTTP, from 400 to 599; the reason has no control characters and at most 256 bytes.
+    case refused(status: Int, reason: String)
 }
 
 /// Why a script did not do what it was asked: a stable code and everything that helps its author.
@@ -148,7 +164,8 @@ package protocol InstructionEngine: AnyObject {
     func discard(_ unit: StagedUnit)
 
     /// One function that runs `functions` in order and stops as its point says: `message` at the first that returns
-    /// true, `handshake` at the first that refuses; the others run them all. Nil where memory is out.
+    /// true, `handshake` at the first that refuses, `connect` at the first that has an opinion; the others run them
+    /// all. Nil where memory is out.
     func makeChain(_ point: HookPoint, _ functions: [FunctionReference]) -> FunctionReference?
     /// The set that reports and `relay.emit` look at from now on: its number and its chains for events.
     func activate(generation: Int, eventChains: [String: FunctionReference])
@@ -187,6 +204,13 @@ package enum ScriptSendResult: Int32, Sendable {
     case backpressure = 1
     /// Not queued: the connection is closed, or its queue is full.
     case dropped = 2
+}
+
+/// What becomes of a channel that a script asks for.
+package enum ConnectResult: Sendable, Equatable {
+    /// Its number on a multiplexed connection; nil where the connection becomes a clean end.
+    case channel(UInt32?)
+    case refused(ErrorCode)
 }
 
 /// Facts of a connection, as scripts read them.
@@ -241,6 +265,10 @@ package protocol EngineHost: AnyObject {
     /// Forwards whatever either connection sends to the other, from its next message on, for good; nil when done, else
     /// why not (`bad_parameters` for one with itself, `not_found`, `conflict` where one is in a pipe).
     func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode?
+
+    /// Opens a channel between the connection and a server's port; `metadata` is the JSON text of a table, at most
+    /// 4 KiB, for the server's `open`. Numbers of channels begin at 1.
+    func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult
 
     /// Calls `timerFired` after `delay`, then again every `delay` where `repeats`. Nil where the app has too many.
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID?

@@ -40,5 +40,10 @@ extension ServerID {
 package struct ServerOptions: Sendable {
     /// Take the id over from the connection that holds it, which is closed with 4005. Otherwise a taken id is refused.
     package var replaces: Bool = false
-    package init(replaces: Bool = false) { self.replaces = replaces }
+    /// The ports that the server offers; nil: every port.
+    package var ports: PortSet?
+    package init(replaces: Bool = false, ports: PortSet? = nil) {
+        self.replaces = replaces
+        self.ports = ports
+    }
 }

@@ -96,6 +96,7 @@ struct CheckCommand: ParsableCommand {
         case .handshake: "handshake"
         case .open: "open"
         case .message: "message"
+        case .connect: "connect"
         case .close: "close"
         case .reload: "reload"
         case .event(let name): "event:\(printable(name.text))"
@@ -139,6 +140,9 @@ private final class AbsentRelay: EngineHost {
     func uninstall(server: ServerID) -> Bool { false }
     func server(_ server: ServerID) -> ConnectionID? { nil }
     func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode? { .notFound }
+    func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult {
+        .refused(.notFound)
+    }
 
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {
         lastTimer += 1

@@ -14,6 +14,9 @@ final class SilentHost: EngineHost {
     func uninstall(server: ServerID) -> Bool { false }
     func server(_ server: ServerID) -> ConnectionID? { nil }
     func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode? { .notFound }
+    func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult {
+        .refused(.notFound)
+    }
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? { nil }
     func cancel(_ timer: ScriptTimerID) {}
     func callFinished(_ id: CallID, _ outcome: CallOutcome) {}
