@@ -38,7 +38,8 @@ import Testing
               conn:send(a .. b)
               local path = conn.path .. conn.headers.host
               relay.after(1, function() return a end)
-              relay.install(a, conn, { replace = true })
+              relay.install(a, conn, { replace = true, ports = { 22, 80 } })
+              relay.connect(conn, a, 22, { b })
               relay.pipe(conn, conn)
               relay.log('info', path, { t = relay.randomToken() })
               local co = coroutine.wrap(function() coroutine.yield(('x'):rep(100)) end)
@@ -101,12 +102,14 @@ import Testing
             relay.on('handshake', function(r) return r.path ~= nil end)
             relay.on('open', function(conn, r) conn.data.r = r end)
             relay.on('message', function(conn, data, kind) conn:send(data .. kind) end)
+            relay.on('connect', function(conn, server, port, r) return server .. r.path, port + 1, { server } end)
             relay.on('close', function(conn, code, reason) error(reason .. code) end)
             relay.on('event:x', function(d) seen = d.a .. 'y' end)
             """)
-        let points: [HookPoint] = [.handshake, .open, .message, .close, .event("x")]
+        let points: [HookPoint] = [.handshake, .open, .message, .close, .event("x"), .connect]
         let chains = points.map { bench.chain($0) }
         var id: UInt64 = 0
+        var connected = Ending.suspended
         failEach(bench) {
             id = id % 100 + 1
             let connection = ConnectionID(rawValue: id)
@@ -117,8 +120,12 @@ import Testing
             }
             check(bench.call(chains[3], .close(connection: connection, code: 1000, reason: "why")), bench)
             check(bench.call(chains[4], .event(json: #"{"a":"b"}"#)), bench)
+            connected = bench.call(chains[5], .connect(connection: connection, server: .name("box"), port: 22))
+            check(connected, bench)
             bench.engine.forget(connection)
         }
+        #expect(
+            connected == .connect(.allowed(server: .name("box/here"), port: 23, metadata: #"["box"]"#)))
     }
 
     @Test func `making a chain may fail`() throws {

@@ -124,7 +124,22 @@ import Testing
         "for k in pairs(conn) do end", "conn:send(string.rep('x', 1e9))", "relay.install(0/0, conn)",
         "relay.install(2^70, conn)", "relay.install(1.5, conn)", "relay.install('', conn)", "relay.install({}, conn)",
         "relay.install(('x'):rep(256), conn)", "relay.install('\\xff', conn)", "relay.install('a', 'b')",
-        "relay.install('a', conn, 1)", "relay.server(nil)", "relay.uninstall(print)", "relay.randomToken(0)",
+        "relay.install('a', conn, 1)", "relay.install('a', conn, { ports = 22 })",
+        "relay.install('a', conn, { ports = '' })", "relay.install('a', conn, { ports = {} })",
+        "relay.install('a', conn, { ports = '22,x' })", "relay.install('a', conn, { ports = '90-80' })",
+        "relay.install('a', conn, { ports = '65536' })", "relay.install('a', conn, { ports = { 65536 } })",
+        "relay.install('a', conn, { ports = { -1 } })", "relay.install('a', conn, { ports = { 22, '80' } })",
+        "relay.install('a', conn, { ports = { 1.5 } })", "relay.install('a', conn, { ports = conn })",
+        "relay.install('a', conn, { ports = ('1,'):rep(64) .. '1' })",
+        "local t = {} for i = 1, 65 do t[i] = i end relay.install('a', conn, { ports = t })",
+        "relay.install('a', conn, { ports = ('x'):rep(16e6) })", "relay.connect()", "relay.connect('a', 0, 0)",
+        "relay.connect(conn)", "relay.connect(conn, 'a')", "relay.connect(conn, '', 0)", "relay.connect(conn, {}, 0)",
+        "relay.connect(conn, 0.5, 0)", "relay.connect(conn, 'a', -1)", "relay.connect(conn, 'a', 65536)",
+        "relay.connect(conn, 'a', '22')", "relay.connect(conn, 'a', 0, 'x')", "relay.connect(conn, 'a', 0, json.null)",
+        "relay.connect(conn, 'a', 0, { '\\xff' })",
+        "relay.connect(conn, 'a', 0, { ('x'):rep(4093) })",
+        "local t = {} t.t = t relay.connect(conn, 'a', 0, t)", "relay.server(nil)", "relay.uninstall(print)",
+        "relay.randomToken(0)",
         "relay.randomToken(1025)", "relay.randomToken(-1)", "relay.randomToken(0/0)", "relay.randomToken('x')",
         "relay.sha256()", "relay.sha256({})", "relay.hmac('x')", "relay.equal({}, 'a')", "relay.log('loud', 'x')",
         "relay.log('info')", "relay.log('info', 'x', 1)", "relay.log('info', 'x', { [{}] = 1 })",
@@ -211,5 +226,46 @@ import Testing
         #expect(bench.eval("relay.install(0, ..., { replace = true })") == .returned("true"))
         #expect(bench.eval("relay.uninstall(0)") == .returned("true"))
         #expect(bench.eval("relay.uninstall(0)") == .returned("false"))
+    }
+
+    @Test(
+        arguments: [
+            ("nil", nil), ("{}", nil), ("{ ports = '22,80-90' }", "22,80-90"), ("{ ports = { 80, 22 } }", "22,80"),
+            ("{ ports = { 0, 65535 } }", "0,65535"), ("{ ports = '*' }", "*"),
+            (
+                "{ ports = { \((0..<64).map { String(65535 - $0) }.joined(separator: ",")) } }",
+                "65472-65535"
+            ),
+        ] as [(String, String?)])
+    func `install takes the ports that a server offers`(options: String, ports: String?) throws {
+        let bench = try Bench()
+        #expect(bench.eval("relay.install(0, ..., \(options))") == .returned("true"))
+        #expect(bench.host.offered[.number(0)]?.description == ports)
+    }
+
+    @Test func `connect answers the channel's number, true, or nil and a code`() throws {
+        let bench = try Bench()
+        #expect(bench.eval("math.type(relay.connect(..., 'box', 22))") == .returned(#""integer""#))
+        #expect(bench.eval("relay.connect(..., 0, 65535, { who = 'Ada' })") == .returned("2"))
+        bench.host.connectResult = .channel(.max)
+        #expect(bench.eval("relay.connect(..., '0', 0, {})") == .returned("4294967295"))
+        bench.host.connectResult = .channel(nil)
+        #expect(bench.eval("relay.connect(..., -1, 1, { ('x'):rep(4092) })") == .returned("true"))
+        let longest = "[\"" + String(repeating: "x", count: 4092) + "\"]"
+        #expect(
+            bench.host.channels == ["1 box 22 -", #"1 0 65535 {"who":"Ada"}"#, "1 0 0 {}", "1 -1 1 \(longest)"])
+        for refusal in [ErrorCode.notFound, .limit, .unavailable] {
+            bench.host.connectResult = .refused(refusal)
+            #expect(
+                bench.eval("{ select('#', relay.connect(..., 0, 0)), select(2, relay.connect(..., 0, 0)) }")
+                    == .returned("[2,\"\(refusal.rawValue)\"]"))
+        }
+        let asked = bench.host.channels.count
+        #expect(bench.eval("relay.connect(..., 0, 0, { print })").failure?.code == .scriptError)
+        try bench.add("keep", "function(conn) other = conn end")
+        bench.call("keep", connection: 7)
+        bench.engine.forget(ConnectionID(rawValue: 7))
+        #expect(bench.eval("select(2, relay.connect(other, 0, 0))") == .returned(#""not_found""#))
+        #expect(bench.host.channels.count == asked)
     }
 }

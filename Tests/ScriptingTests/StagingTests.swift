@@ -98,7 +98,8 @@ import Testing
         "relay.on('nothing', function() end)", "relay.on('event:', function() end)", "relay.on('open')",
         "relay.on(1, function() end)", "error('x')", "error({})", "local x = nil + 1", "coroutine.yield()",
         "relay.sleep(0)", "relay.after(1, print)", "relay.every(1, print)", "relay.install('a', nil)",
-        "relay.uninstall('a')", "relay.pipe(nil, nil)", "relay.emit('a')", "require 'nothing'", "relay.cancel(1)",
+        "relay.uninstall('a')", "relay.pipe(nil, nil)", "relay.connect(nil, 0, 0)", "relay.emit('a')",
+        "require 'nothing'", "relay.cancel(1)",
     ])
     func `a script that goes wrong while it loads is refused with file and line`(source: String) throws {
         let bench = try Bench()

@@ -55,14 +55,14 @@ typedef struct rl_server {
 /// How a call ended. Lent until the engine's next call.
 typedef struct rl_outcome {
     rl_status status;
-    /// returned: JSON text, `start` NULL where it was not wanted. Refused: the reason. failed: the message. allowed: the
-    /// metadata as JSON text, `start` NULL where there is none.
+    /// returned: JSON text, `start` NULL where it was not wanted. refused, connect_refused: the reason. failed: the
+    /// message. connect_allowed: the metadata as JSON text, `start` NULL where there is none.
     rl_bytes text;
     /// returned: what the result is in a line for people, where the function gave one beside it.
     rl_bytes line_text;
-    /// Refused: the HTTP status.
+    /// refused, connect_refused: the HTTP status.
     int32_t refusal;
-    /// allowed: the port, -1 where it stays the same; and the server, where it is another one.
+    /// connect_allowed: the port, -1 where it stays the same; and the server, where it is another one.
     int32_t port;
     bool has_server;
     rl_server server;
