@@ -83,18 +83,11 @@ void rl_read_connect_mayraise(lua_State *L, rl_engine *e) {
     lua_insert(L, 1);
     lua_pushcfunction(L, read_connect);
     lua_insert(L, 2);  // Stack: f read_connect first second third
-    int status = lua_pcall(L, 3, 0, 0);
-    if (status == LUA_OK) return;
-    if (e->stopped != rl_code_none) {
-        rl_leave_mayraise(L);
-    } else if (status != LUA_ERRMEM) {
-        // No Lua function runs any more that the message could name: the place is where the hook begins.
-        lua_Debug ar;
-        lua_pushvalue(L, 1);
-        lua_getinfo(L, ">S", &ar);
-        if (ar.linedefined > 0) {
-            lua_pushfstring(L, "%s:%d: %s", ar.short_src, ar.linedefined, lua_tostring(L, -1));
-        }
-    }
+    if (lua_pcall(L, 3, 0, 0) == LUA_OK) return;
+    // No Lua function runs any more that the message could name: the place is where the hook begins.
+    lua_Debug ar;
+    lua_pushvalue(L, 1);
+    lua_getinfo(L, ">S", &ar);
+    if (ar.linedefined > 0) lua_pushfstring(L, "%s:%d: %s", ar.short_src, ar.linedefined, lua_tostring(L, -1));
     lua_error(L);
 }
