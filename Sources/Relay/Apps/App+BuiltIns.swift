@@ -6,7 +6,7 @@ internal import Logging
 extension App {
     /// Carries out a built-in instruction; whoever sent it is an admin of this app.
     func run(
-        _ builtIn: BuiltIn, _ parameters: UnsafeRawBufferPointer?, _ connection: Connection,
+        _ builtIn: BuiltIn, _ parameters: UnsafeRawBufferPointer?, _ connection: Member,
         _ id: UnsafeRawBufferPointer?, _ rights: Rights
     ) {
         do throws(InstructionError) {
@@ -29,7 +29,7 @@ extension App {
 
     /// `invoke`: its parameters have the form of a request themselves.
     private func runInvoke(
-        _ parameters: UnsafeRawBufferPointer?, _ connection: Connection, _ id: UnsafeRawBufferPointer?
+        _ parameters: UnsafeRawBufferPointer?, _ connection: Member, _ id: UnsafeRawBufferPointer?
     ) throws(InstructionError) {
         guard let parameters, case .instruction(let envelope) = Envelope.parse(parameters) else {
             throw InstructionError(.badParameters, "invoke takes {\"instruction\": NAME, \"parameters\": [...]}.")
@@ -44,7 +44,7 @@ extension App {
     }
 
     private func result(
-        of builtIn: BuiltIn, _ parameters: UnsafeRawBufferPointer?, _ connection: Connection, _ rights: Rights
+        of builtIn: BuiltIn, _ parameters: UnsafeRawBufferPointer?, _ connection: Member, _ rights: Rights
     ) throws(InstructionError) -> [UInt8] {
         switch builtIn {
         case .addInstruction:
@@ -98,16 +98,17 @@ extension App {
                 servers.all.map { entry in
                     ServerDescription(
                         server: entry.server, connection: entry.connection.rawValue,
-                        remoteAddress: connections[entry.connection]?.address.host)
+                        remoteAddress: members[entry.connection]?.address.host,
+                        ports: servers.ports(of: entry.server).description)
                 })
         case .connections:
-            let open = connections.values.filter(\.lifecycle.isOpen).sorted { $0.id.rawValue < $1.id.rawValue }
+            let open = members.values.filter(\.isOpen).sorted { $0.id.rawValue < $1.id.rawValue }
             return try encode(open.map { ConnectionDescription($0, now: loop.now) })
         case .apps:
             let visible = shared.apps.all.filter { rights.isRelayAdmin || $0.name == name }
             return try encode(visible.map { AppDescription(app: $0.name, loop: $0.loop) })
         case .channels:
-            return Array("[]".utf8)  // A channel is made by relay.connect, which no script of this version has.
+            return try encode(channels.all.map { ChannelDescription($0, now: loop.now) })
         default:
             preconditionFailure("\(kind) is no list")
         }
@@ -123,7 +124,7 @@ extension App {
         guard reason.utf8.count <= 123 else {
             throw InstructionError(.badParameters, "A close reason has at most 123 bytes (RFC 6455 §5.5).")
         }
-        if connections[id] != nil {
+        if members[id] != nil {
             afterwards.append(.close(id, code, reason))
         } else if rights.isRelayAdmin, let home = shared.directory.loop(of: id) {
             shared.loops[home].mailbox.post(.close(id, code, reason: reason))

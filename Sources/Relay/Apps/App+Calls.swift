@@ -7,6 +7,8 @@ enum PendingCall {
     case hook(ConnectionID?)
     /// The handshake waits.
     case handshake(ConnectionID)
+    /// A client waits for its channel.
+    case connect(ChannelRequest)
     /// An instruction; `id` is the request's, as JSON text, where there is one.
     case instruction(ConnectionID, name: String, id: [UInt8]?)
 
@@ -15,6 +17,7 @@ enum PendingCall {
         switch self {
         case .hook(let connection): connection
         case .handshake(let connection), .instruction(let connection, _, _): connection
+        case .connect(let request): request.client
         }
     }
 }
@@ -29,7 +32,7 @@ extension App {
 
     /// Invokes an instruction for a connection.
     func invoke(
-        _ instruction: Instruction, _ parameters: UnsafeRawBufferPointer?, _ connection: Connection,
+        _ instruction: Instruction, _ parameters: UnsafeRawBufferPointer?, _ connection: Member,
         _ id: UnsafeRawBufferPointer?
     ) {
         let call = Self.nextCallID()
@@ -56,7 +59,7 @@ extension App {
     }
 
     /// Runs a chunk for `eval`.
-    func evaluate(_ body: String, _ connection: Connection, _ id: UnsafeRawBufferPointer?) {
+    func evaluate(_ body: String, _ connection: Member, _ id: UnsafeRawBufferPointer?) {
         let call = Self.nextCallID()
         let outcome = inEngine { engine.evaluate(body: body, connection: connection.id, id: call) }
         conclude(call, BuiltIn.eval.rawValue, outcome, connection, id)
@@ -64,7 +67,7 @@ extension App {
 
     /// Answers a call that a request has made, or remembers whom to answer when it ends.
     private func conclude(
-        _ call: CallID, _ name: String, _ outcome: CallOutcome, _ connection: Connection, _ id: UnsafeRawBufferPointer?
+        _ call: CallID, _ name: String, _ outcome: CallOutcome, _ connection: Member, _ id: UnsafeRawBufferPointer?
     ) {
         if case .suspended = outcome {
             suspend(call, .instruction(connection.id, name: name, id: id.map(Array.init)))
@@ -76,7 +79,7 @@ extension App {
 
     private func suspend(_ call: CallID, _ waiting: PendingCall) {
         pending[call] = waiting
-        if let caller = waiting.connection { connections[caller]?.callSuspended() }
+        if let caller = waiting.connection { members[caller]?.callSuspended() }
     }
 
     private func inEngine(_ body: () -> CallOutcome) -> CallOutcome {
@@ -93,10 +96,12 @@ extension App {
         case .hook:
             if case .failed(let failure) = outcome { unattendedFailure(failure) }
         case .handshake(let id):
-            guard let connection = connections[id] else { return }
+            guard let connection = members[id]?.here else { return }
             finishHandshake(connection, outcome)
+        case .connect(let request):
+            decided(request, outcome)
         case .instruction(let connectionID, let name, let id):
-            guard let connection = connections[connectionID] else { return }
+            guard let connection = members[connectionID] else { return }
             guard let id else { return answerInstruction(name, outcome, connection, nil) }
             id.withUnsafeBytes { answerInstruction(name, outcome, connection, $0) }
         }
@@ -105,7 +110,7 @@ extension App {
     private func finishHandshake(_ connection: Connection, _ outcome: CallOutcome) {
         switch outcome {
         case .returned:
-            letIn(connection)
+            admitted(connection)
         case .refused(let status, let reason):
             connection.refuse(HTTPStatus(code: status), reason)
         case .failed(let failure):
@@ -117,7 +122,7 @@ extension App {
     }
 
     private func answerInstruction(
-        _ name: String, _ outcome: CallOutcome, _ connection: Connection, _ id: UnsafeRawBufferPointer?
+        _ name: String, _ outcome: CallOutcome, _ connection: Member, _ id: UnsafeRawBufferPointer?
     ) {
         switch outcome {
         case .returned(let json, let line):
@@ -152,7 +157,7 @@ extension App {
     /// Sends `{"id": ID, "result": …}` or `{"id": ID, "error": …}`; `id` and the result are JSON texts already. Without
     /// an id (which request it was cannot be told) it is null, as JSON-RPC 2.0 §5 has it.
     func answer(
-        _ connection: Connection, id: UnsafeRawBufferPointer?,
+        _ connection: Member, id: UnsafeRawBufferPointer?,
         _ result: Result<UnsafeRawBufferPointer, InstructionError>
     ) {
         let limits = loop.limits

@@ -10,7 +10,7 @@ extension App: EngineHost {
     // MARK: Connections
 
     package func send(_ bytes: UnsafeRawBufferPointer, isText: Bool, to id: ConnectionID) -> ScriptSendResult {
-        guard let target = connections[id], target.lifecycle.isOpen, target.pipe == nil else { return .dropped }
+        guard let target = members[id], target.isOpen, !target.isTaken else { return .dropped }
         let limits = loop.limits
         // Above the high watermark the source is paused, so this bound is reached only by what has no source to pause
         // (timers), or by one call's whole output.
@@ -21,36 +21,35 @@ extension App: EngineHost {
         guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
         // The turn has produced a lot: let the kernel have it now, and see whether the receiver keeps up.
         target.flush()
-        guard target.lifecycle.isOpen else { return .dropped }
+        guard target.isOpen else { return .dropped }
         guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
         caller?.wait(for: target)
         return .backpressure
     }
 
     package func close(_ id: ConnectionID, code: UInt16, reason: String) -> Bool {
-        guard let connection = connections[id], connection.lifecycle.isOpen else { return false }
+        guard let connection = members[id], connection.isOpen else { return false }
         connection.close(CloseCode(rawValue: code), reason: reason)
         return true
     }
 
     package func isOpen(_ id: ConnectionID) -> Bool {
-        connections[id]?.lifecycle.isOpen ?? false
+        members[id]?.isOpen ?? false
     }
 
     package func facts(of id: ConnectionID) -> ConnectionFacts? {
-        guard let connection = connections[id], let head = connection.head else { return nil }
+        guard let identity = members[id]?.identity, let head = identity.head else { return nil }
         return ConnectionFacts(
-            id: id, app: name, remoteAddress: connection.address.host, remotePort: Int(connection.address.port),
-            path: head.path, query: head.query, headers: head.headers,
-            port: connection.listener.port, isAdmin: connection.isAdmin, subprotocol: connection.subprotocol?.rawValue,
-            tls: connection.secure?.session.version)
+            id: id, app: name, remoteAddress: identity.address.host, remotePort: Int(identity.address.port),
+            path: head.path, query: head.query, headers: head.headers, port: identity.listener.port,
+            isAdmin: identity.isAdmin, subprotocol: identity.subprotocol?.name, tls: identity.tls)
     }
 
     // MARK: Servers
 
     package func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode? {
-        guard let target = connections[connection], target.lifecycle.isOpen else { return .notFound }
-        switch servers.install(server, connection, replaces: options.replaces) {
+        guard let target = members[connection], target.isOpen, !target.isTaken else { return .notFound }
+        switch servers.install(server, connection, options) {
         case .unchanged:
             break
         case .taken:
@@ -58,7 +57,7 @@ extension App: EngineHost {
         case .tooMany:
             return .limit
         case .replaced(let holder):
-            connections[holder]?.close(.replaced, reason: "another connection was installed as this server")
+            members[holder]?.close(.replaced, reason: "another connection was installed as this server")
             emit("server.destroyed", server, holder)
             emit("server.created", server, connection)
         case .installed:
@@ -77,17 +76,12 @@ extension App: EngineHost {
 
     package func pipe(_ one: ConnectionID, _ other: ConnectionID) -> ErrorCode? {
         guard one != other else { return .badParameters }
-        guard let one = connections[one], let other = connections[other], one.lifecycle.isOpen, other.lifecycle.isOpen
-        else { return .notFound }
-        guard one.pipe == nil, other.pipe == nil else { return .conflict }
+        guard let one = members[one], let other = members[other], one.isOpen, other.isOpen else { return .notFound }
+        guard !one.isTaken, !other.isTaken, let one = one.here, let other = other.here, !one.isMoving, !other.isMoving,
+            one.channels == nil, other.channels == nil
+        else { return .conflict }
         one.pipe(to: other)
         return nil
-    }
-
-    package func connect(
-        _ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?
-    ) -> ConnectResult {
-        .refused(.unavailable)
     }
 
     // MARK: Timers
@@ -125,7 +119,7 @@ extension App: EngineHost {
 
     package func callFinished(_ id: CallID, _ outcome: CallOutcome) {
         guard let waiting = pending.removeValue(forKey: id) else { return }
-        if let caller = waiting.connection { connections[caller]?.suspendedCallEnded() }
+        if let caller = waiting.connection { members[caller]?.suspendedCallEnded() }
         guard case .handshake(let connection) = waiting else { return finish(waiting, outcome) }
         // A connection that is let in runs its open hooks, and they need the engine, which is still on its way out.
         // What `returned` lends is not looked at by then.

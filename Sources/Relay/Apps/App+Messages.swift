@@ -3,7 +3,7 @@ internal import Logging
 // What connections send: which of it is an instruction, who may invoke it, and what answers it.
 extension App {
     /// A whole message. `bytes` are lent for the duration of the call.
-    func received(_ bytes: UnsafeRawBufferPointer, isText: Bool, from connection: Connection) {
+    func received(_ bytes: UnsafeRawBufferPointer, isText: Bool, from connection: Member) {
         caller = connection
         defer {
             caller = nil
@@ -22,7 +22,7 @@ extension App {
     }
 
     /// A connection whose own answers pile up is read no further until it has taken them.
-    private func holdBack(_ connection: Connection) {
+    private func holdBack(_ connection: Member) {
         guard connection.queuedBytes > loop.limits.outboundHighBytes else { return }
         connection.flush()
         if connection.queuedBytes > loop.limits.outboundHighBytes { connection.wait(for: connection) }
@@ -30,7 +30,7 @@ extension App {
 
     /// A message that is no instruction goes to the scripts; where none wants messages, its sender is told.
     private func receivedOther(
-        _ bytes: UnsafeRawBufferPointer, isText: Bool, _ connection: Connection, _ reason: String,
+        _ bytes: UnsafeRawBufferPointer, isText: Bool, _ connection: Member, _ reason: String,
         id: UnsafeRawBufferPointer? = nil
     ) {
         if let chain = set.messageChain {
@@ -49,7 +49,7 @@ extension App {
     /// The longest id of a request, as JSON text: it is kept as long as the call, and sent back.
     private static let maximumIDBytes = 1_024
 
-    private func dispatch(_ envelope: Envelope, _ bytes: UnsafeRawBufferPointer, _ connection: Connection) {
+    private func dispatch(_ envelope: Envelope, _ bytes: UnsafeRawBufferPointer, _ connection: Member) {
         envelope.instruction.withDecoded(in: bytes) { name in
             let id = envelope.id.map { UnsafeRawBufferPointer(rebasing: bytes[$0]) }
             livecode(connection) { Livecode.received(String(decoding: name, as: UTF8.self)) }
@@ -112,7 +112,7 @@ extension App {
 
     /// A message's own credential decides where it has one, else the one that its connection presented.
     private func rights(
-        of connection: Connection, _ presented: JSONStringSlice?, _ bytes: UnsafeRawBufferPointer,
+        of connection: Member, _ presented: JSONStringSlice?, _ bytes: UnsafeRawBufferPointer,
         _ name: UnsafeRawBufferPointer
     ) throws(InstructionError) -> Rights {
         guard let presented else {
@@ -140,7 +140,7 @@ extension App {
 
     // MARK: node-livecode's lines
 
-    func livecode(_ connection: Connection, _ line: () -> String) {
+    func livecode(_ connection: Member, _ line: () -> String) {
         guard connection.isLivecode else { return }
         var text = line()
         text.withUTF8 { _ = connection.sendMessage(UnsafeRawBufferPointer($0), isText: true) }

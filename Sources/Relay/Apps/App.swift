@@ -23,11 +23,14 @@ package final class App {
     var set = InstructionSet.empty
     var servers = ServerRegistry()
     /// Every connection from its admission on, until its close hooks have run.
-    var connections: [ConnectionID: Connection] = [:]
+    var members: [ConnectionID: Member] = [:]
+    /// What waits for a connection to have moved to the loop where its channels will be.
+    var departures: [ConnectionID: [ChannelWork]] = [:]
+    let channels = ChannelList()
     /// Calls that have yielded, and whom they will answer.
     var pending: [CallID: PendingCall] = [:]
     /// The connection whose message is being handled: the source that has to wait when a receiver is full.
-    var caller: Connection?
+    var caller: Member?
     /// What scripts caused and what can only happen once the engine has been left, in order.
     var afterwards: [Afterwards] = []
     var isInEngine = false
@@ -85,17 +88,16 @@ package final class App {
 
     func limitsChanged(_ limits: Limits) {
         engine.budgets = Self.budgets(of: limits)
-        for connection in connections.values { connection.reader.maximumMessageBytes = limits.messageBytes }
     }
 
     /// The app is removed: its connections are closed, its timers stop.
     func shutDown() {
         isShutDown = true
-        for connection in connections.values {
-            if connection.lifecycle.isBeforeOpen {
+        for member in members.values {
+            if let connection = member.here, connection.lifecycle.isBeforeOpen {
                 connection.refuse(.notFound, "The app was removed.")
             } else {
-                connection.close(.goingAway, reason: "the app was removed")
+                member.close(.goingAway, reason: "the app was removed")
             }
         }
         for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
@@ -104,37 +106,63 @@ package final class App {
 
     // MARK: Connections
 
-    func connection(_ id: ConnectionID) -> Connection? { connections[id] }
-
     /// A connection has asked to be let in.
     func admit(_ connection: Connection) {
-        connections[connection.id] = connection
-        guard let chain = set.chains[.handshake] else { return letIn(connection) }
+        members[connection.id] = .here(connection)
+        guard let chain = set.chains[.handshake] else { return admitted(connection) }
         call(chain, .fixed("handshake hook"), .handshake(connection: connection.id), .handshake(connection.id))
     }
 
-    func letIn(_ connection: Connection) {
-        connection.admitted()
-        guard connection.lifecycle.isOpen else { return }
-        if let chain = set.chains[.open] {
-            call(chain, .fixed("open hook"), .open(connection: connection.id), .hook(connection.id))
+    /// The scripts have nothing against it.
+    func admitted(_ connection: Connection) {
+        guard connection.lifecycle.isAdmitting, let purpose = connection.pendingUpgrade?.purpose else { return }
+        switch purpose {
+        case .instruction: connection.letIn()
+        case .client(let server, let port): requestChannel(connection, server, port)
+        case .server(let server, let options): register(connection, server, options)
+        case .dedicated(let ticket): use(ticket, connection)
         }
-        connection.beginReading()
+    }
+
+    /// What a connection has to say, on whichever loop it is.
+    func receive(_ message: AppMessage) {
+        switch message {
+        case .message(let id, let bytes, let isText):
+            guard let member = members[id], case .away(let connection) = member else { return }
+            bytes.withUnsafeBytes { received($0, isText: isText, from: member) }
+            connection.handled(bytes.count)
+        case .taken(let id, let bytes):
+            if case .away(let connection) = members[id] { connection.taken(bytes) }
+        case .opened(let id):
+            opened(id)
+        case .open(let request):
+            open(request)
+        case .closed(let id, let code, let reason):
+            closed(id, code, reason)
+        }
+    }
+
+    /// The connection is let in: tell the scripts.
+    private func opened(_ id: ConnectionID) {
+        if case .away(let connection) = members[id] { connection.wasOpen = true }
+        guard let chain = set.chains[.open], members[id] != nil else { return }
+        call(chain, .fixed("open hook"), .open(connection: id), .hook(id))
     }
 
     /// The connection is gone, and no script is running: tell the scripts.
-    func closed(_ connection: Connection) {
-        guard connections[connection.id] != nil else { return }
-        let freed = servers.removeAll(of: connection.id)
-        if connection.wasOpen, let chain = set.chains[.close] {
-            let arguments = CallArguments.close(
-                connection: connection.id, code: connection.closeCode.rawValue, reason: connection.closeReason)
+    private func closed(_ id: ConnectionID, _ code: CloseCode, _ reason: String) {
+        guard let member = members[id] else { return }
+        let freed = servers.removeAll(of: id)
+        if member.wasOpen, let chain = set.chains[.close] {
+            let arguments = CallArguments.close(connection: id, code: code.rawValue, reason: reason)
             call(chain, .fixed("close hook"), arguments, .hook(nil))
         }
-        for server in freed { emit("server.destroyed", server, connection.id) }
+        for server in freed { emit("server.destroyed", server, id) }
         settle()
-        connections[connection.id] = nil
-        engine.forget(connection.id)
+        members[id] = nil
+        engine.forget(id)
+        // What waited for it to move finds out now that it is gone.
+        for work in departures.removeValue(forKey: id) ?? [] { advance(work) }
     }
 
     // MARK: What follows from a call
@@ -168,7 +196,7 @@ package final class App {
         case .handshake(let connection, let outcome):
             finish(.handshake(connection), outcome)
         case .close(let connection, let code, let reason):
-            connections[connection]?.close(code, reason: reason)
+            members[connection]?.close(code, reason: reason)
         }
     }
 }

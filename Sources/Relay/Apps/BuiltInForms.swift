@@ -1,3 +1,5 @@
+internal import Synchronization
+
 // What the relay's own instructions take and return, as DESIGN §6 names it on the wire.
 
 struct AddInstructionParameters: Decodable {
@@ -112,6 +114,38 @@ struct ServerDescription: Encodable {
     var server: ServerID
     var connection: UInt64
     var remoteAddress: String?
+    /// Which it offers, as in `22,80-90`; `*` is all.
+    var ports: String
+}
+
+struct ChannelDescription: Encodable {
+    var channel: UInt64
+    /// The client's connection.
+    var client: UInt64
+    var remoteAddress: String
+    var server: ServerID
+    /// The server's connection.
+    var connection: UInt64
+    var port: UInt16
+    var ageMilliseconds: UInt64
+    var bytesToServer: Int
+    var messagesToServer: Int
+    var bytesToClient: Int
+    var messagesToClient: Int
+
+    init(_ record: ChannelRecord, now: UInt64) {
+        channel = record.serial
+        client = record.client.rawValue
+        remoteAddress = record.remoteAddress
+        server = record.server
+        connection = record.serverConnection.rawValue
+        port = record.port
+        ageMilliseconds = now - min(now, record.openedAt)
+        bytesToServer = record.toServer.bytes.load(ordering: .relaxed)
+        messagesToServer = record.toServer.messages.load(ordering: .relaxed)
+        bytesToClient = record.toClient.bytes.load(ordering: .relaxed)
+        messagesToClient = record.toClient.messages.load(ordering: .relaxed)
+    }
 }
 
 struct ConnectionDescription: Encodable {
@@ -122,24 +156,33 @@ struct ConnectionDescription: Encodable {
     var admin: Bool
     var subprotocol: String?
     var tls: String?
+    /// The loop that it is on.
+    var loop: Int
     /// Bytes that wait to be sent to it.
     var queuedBytes: Int
     /// It is not read because a receiver of its messages is full.
     var waiting: Bool
-    /// Milliseconds since it last sent anything.
-    var silentMilliseconds: UInt64
+    /// Milliseconds since it last sent anything; not known of one whose channels are on another loop.
+    var silentMilliseconds: UInt64?
 
-    init(_ connection: Connection, now: UInt64) {
-        self.connection = connection.id.rawValue
-        remoteAddress = connection.address.host
-        remotePort = Int(connection.address.port)
-        path = connection.head?.path ?? "/"
-        admin = connection.isAdmin
-        subprotocol = connection.subprotocol?.rawValue
-        tls = connection.secure?.session.version
-        queuedBytes = connection.queuedBytes
-        waiting = connection.waitsFor > 0
-        silentMilliseconds = now - min(now, connection.deadlines.lastReceived)
+    init(_ member: Member, now: UInt64) {
+        let identity = member.identity
+        connection = identity.id.rawValue
+        remoteAddress = identity.address.host
+        remotePort = Int(identity.address.port)
+        path = identity.head?.path ?? "/"
+        admin = identity.isAdmin
+        subprotocol = identity.subprotocol?.name
+        tls = identity.tls
+        loop = member.loop
+        queuedBytes = member.queuedBytes
+        switch member {
+        case .here(let connection):
+            waiting = connection.waitsFor > 0
+            silentMilliseconds = now - min(now, connection.deadlines.lastReceived)
+        case .away(let connection):
+            waiting = connection.waitsFor > 0
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 internal import CLinux
 internal import Glibc
 internal import Logging
+internal import Synchronization
 
 /// One thread's share of the relay: its sockets, timers, apps and mailbox. A turn of the loop goes one way:
 ///
@@ -25,6 +26,11 @@ final class EventLoop: @unchecked Sendable {
     var apps: [String: App] = [:]
     /// Set once the relay drains: nothing new is let in.
     private(set) var isDraining = false
+
+    /// The connections of this loop that are, or carry, ends of channels.
+    var channelConnections: [ConnectionID: Connection] = [:]
+    /// Channels that this loop has been given to carry: what decides where the next server goes.
+    let load = Atomic<Int>(0)
 
     private var wheel = TimerWheel()
     /// Timers that are due; those before `firedCount` have been served.
@@ -139,7 +145,9 @@ final class EventLoop: @unchecked Sendable {
         guard !closed.isEmpty else { return }
         let batch = closed
         closed.removeAll(keepingCapacity: true)
-        for connection in batch { connection.app?.closed(connection) }
+        for connection in batch {
+            connection.ask(.closed(connection.id, connection.closeCode, reason: connection.closeReason))
+        }
     }
 
     private func flush() {
@@ -165,6 +173,7 @@ final class EventLoop: @unchecked Sendable {
     func remove(_ connection: Connection) {
         connection.handshakeEnded()
         table.remove(connection)
+        channelConnections[connection.id] = nil
         backend.close(&connection.handle, abandoning: connection.takePendingOutput())
         shared.left(connection)
         if !connection.isCounted { refusedCount -= 1 }
@@ -190,12 +199,16 @@ final class EventLoop: @unchecked Sendable {
         guard !departing.isEmpty else { return }
         departing.removeAll { connection, target in
             // Refused or gone meanwhile: it ends here.
-            guard connection.lifecycle.isAdmitting else { return true }
+            guard connection.lifecycle.isAdmitting || connection.lifecycle.isOpen else { return true }
             guard backend.release(&connection.handle) else { return false }
             table.remove(connection)
+            channelConnections[connection.id] = nil
             connection.leave()
             shared.directory.set(connection.id, loop: target.index)
+            // What the app keeps of it is read off before the other thread has it.
+            let away = connection.app.map { AwayConnection(connection, at: target.index, app: $0) }
             target.mailbox.post(.adopt(ConnectionTransfer(connection)))
+            if let away { away.app.departed(away) }
             return true
         }
     }
@@ -256,6 +269,16 @@ final class EventLoop: @unchecked Sendable {
             switch message {
             case .adopt(let transfer):
                 adopt(transfer.connection)
+            case .connection(let id, let message):
+                receive(message, for: id)
+            case .app(let transfer, let message):
+                transfer.app.receive(message)
+            case .channel(let address, let event):
+                tell(address, event)
+            case .openChannel(let opening):
+                openChannel(opening)
+            case .joinChannel(let id, let ticket):
+                joinChannel(id, ticket)
             case .close(let id, let code, let reason):
                 closeRouted(id, code, reason)
             case .addApp(let transfer):
@@ -271,6 +294,7 @@ final class EventLoop: @unchecked Sendable {
             case .configurationChanged:
                 limits = shared.configuration.limits
                 for app in apps.values { app.limitsChanged(limits) }
+                for connection in table.all { connection.limitsChanged() }
             case .drain(let milliseconds):
                 drain(within: milliseconds)
             case .stop:
@@ -292,7 +316,7 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func closeRouted(_ id: ConnectionID, _ code: CloseCode, _ reason: String) {
-        if let connection = table.all.first(where: { $0.id == id }) {
+        if let connection = channelConnections[id] ?? table.all.first(where: { $0.id == id }) {
             return connection.close(code, reason: reason)
         }
         // It may have moved on since; the directory knows, and a connection that is gone needs no closing.

@@ -6,6 +6,16 @@ internal import Synchronization
 enum LoopMessage: Sendable {
     /// A connection that was on another loop lives here from now on.
     case adopt(ConnectionTransfer)
+    /// For a connection that lives here, from its app.
+    case connection(ConnectionID, ConnectionMessage)
+    /// For an app whose home is this loop, from a connection that lives elsewhere.
+    case app(AppTransfer, AppMessage)
+    /// For one end of a channel, from the other.
+    case channel(ChannelAddress, ChannelEvent)
+    /// A client is let in to a server that is here.
+    case openChannel(ChannelOpening)
+    /// A connection here has the ticket of an open that waits.
+    case joinChannel(ConnectionID, ChannelTicket)
     /// Close a connection that is, or was, here.
     case close(ConnectionID, CloseCode, reason: String)
     /// An app's home is this loop.

@@ -114,6 +114,12 @@ enum System {
         _ = setsockopt(fileDescriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size))
     }
 
+    /// The kernel takes no more as long as it has so much that it has not sent (tcp(7), TCP_NOTSENT_LOWAT): what it has
+    /// cannot be overtaken. No matter on other sockets.
+    static func setUnsentLimit(_ fileDescriptor: Int32, bytes: Int32) {
+        setOption(fileDescriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, bytes)
+    }
+
     /// No more bytes will be sent; the peer reads end of stream after what was.
     static func shutdownWrite(_ fileDescriptor: Int32) {
         _ = shutdown(fileDescriptor, Int32(SHUT_WR))

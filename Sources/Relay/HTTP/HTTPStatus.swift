@@ -12,6 +12,7 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
     package static var forbidden: HTTPStatus { HTTPStatus(code: 403) }
     package static var notFound: HTTPStatus { HTTPStatus(code: 404) }
     package static var methodNotAllowed: HTTPStatus { HTTPStatus(code: 405) }
+    package static var conflict: HTTPStatus { HTTPStatus(code: 409) }
     package static var requestTimeout: HTTPStatus { HTTPStatus(code: 408) }
     package static var uriTooLong: HTTPStatus { HTTPStatus(code: 414) }
     package static var upgradeRequired: HTTPStatus { HTTPStatus(code: 426) }
@@ -20,6 +21,7 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
     package static var internalServerError: HTTPStatus { HTTPStatus(code: 500) }
     package static var badGateway: HTTPStatus { HTTPStatus(code: 502) }
     package static var serviceUnavailable: HTTPStatus { HTTPStatus(code: 503) }
+    package static var gatewayTimeout: HTTPStatus { HTTPStatus(code: 504) }
     package static var versionNotSupported: HTTPStatus { HTTPStatus(code: 505) }
 
     /// The words behind the number on the status line.

@@ -3,6 +3,9 @@ package enum ServerID: Hashable, Sendable, CustomStringConvertible {
     case name(String)
     case number(Int64)
 
+    /// A longer name is none.
+    static let maximumNameBytes = 255
+
     package var description: String {
         switch self {
         case .name(let name): name

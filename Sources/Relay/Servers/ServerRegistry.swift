@@ -2,6 +2,8 @@
 struct ServerRegistry {
     private var connections: [ServerID: ConnectionID] = [:]
     private var servers: [ConnectionID: Set<ServerID>] = [:]
+    /// Ports that servers offer, of those that do not offer all.
+    private var offers: [ServerID: PortSet] = [:]
 
     enum InstallAction: Equatable {
         case installed
@@ -17,19 +19,25 @@ struct ServerRegistry {
     /// Server ids that one connection may hold: a script that installs in a loop is stopped by this.
     static let maximumPerConnection = 4_096
 
-    mutating func install(_ server: ServerID, _ connection: ConnectionID, replaces: Bool) -> InstallAction {
+    mutating func install(_ server: ServerID, _ connection: ConnectionID, _ options: ServerOptions) -> InstallAction {
         if let holder = connections[server] {
-            if holder == connection { return .unchanged }
-            guard replaces else { return .taken }
+            guard holder != connection else {
+                offers[server] = options.ports
+                return .unchanged
+            }
+            guard options.replaces else { return .taken }
             guard hasRoom(connection) else { return .tooMany }
             remove(server, of: holder)
-            add(server, connection)
+            add(server, connection, options)
             return .replaced(holder)
         }
         guard hasRoom(connection) else { return .tooMany }
-        add(server, connection)
+        add(server, connection, options)
         return .installed
     }
+
+    /// The ports that an installed server offers.
+    func ports(of server: ServerID) -> PortSet { offers[server] ?? .all }
 
     private func hasRoom(_ connection: ConnectionID) -> Bool {
         (servers[connection]?.count ?? 0) < Self.maximumPerConnection
@@ -44,7 +52,10 @@ struct ServerRegistry {
     /// The connection is gone: the ids that it held are free again.
     mutating func removeAll(of connection: ConnectionID) -> [ServerID] {
         guard let held = servers.removeValue(forKey: connection) else { return [] }
-        for server in held { connections[server] = nil }
+        for server in held {
+            connections[server] = nil
+            offers[server] = nil
+        }
         return held.sorted { $0.description < $1.description }
     }
 
@@ -55,13 +66,15 @@ struct ServerRegistry {
             .sorted { $0.connection.rawValue < $1.connection.rawValue }
     }
 
-    private mutating func add(_ server: ServerID, _ connection: ConnectionID) {
+    private mutating func add(_ server: ServerID, _ connection: ConnectionID, _ options: ServerOptions) {
         connections[server] = connection
+        offers[server] = options.ports
         servers[connection, default: []].insert(server)
     }
 
     private mutating func remove(_ server: ServerID, of connection: ConnectionID) {
         connections[server] = nil
+        offers[server] = nil
         servers[connection]?.remove(server)
         if servers[connection]?.isEmpty == true { servers[connection] = nil }
     }

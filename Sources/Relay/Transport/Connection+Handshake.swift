@@ -31,7 +31,17 @@ extension Connection {
     private func route(_ head: RequestHead) {
         switch Route.parse(head.path) {
         case .instruction(let app):
-            upgrade(head, app: app)
+            upgrade(head, app: app, .instruction)
+        case .cleanClient(let app, let server, let port):
+            upgrade(head, app: app, .client(server, port: port))
+        case .serverRegistration(let app, let server):
+            guard let ports = offeredPorts(head) else {
+                return refuse(.badRequest, "The ports that a server offers are written as in ports=22,80-90.")
+            }
+            upgrade(head, app: app, .server(server, ServerOptions(replaces: true, ports: ports)))
+        case .dedicated(let app, let ticket):
+            guard let ticket = ChannelTicket(ticket) else { return refuse(.notFound, "This is no ticket.") }
+            upgrade(head, app: app, .dedicated(ticket))
         case .health:
             respond(to: head, .ok, "ok\n")
         case .ready:
@@ -40,9 +50,15 @@ extension Connection {
                 : respond(to: head, .ok, "ready\n")
         case .badRequest:
             refuse(.badRequest, "The path is not well-formed.")
-        case .cleanClient, .serverRegistration, .dedicated, .metrics, .notFound:
+        case .metrics, .notFound:
             refuse(.notFound, "There is nothing at this path.")
         }
+    }
+
+    /// The ports that a server's request offers; all where it does not say. Nil where they cannot be read.
+    private func offeredPorts(_ head: RequestHead) -> PortSet? {
+        guard let text = Query.value(of: "ports", in: head.query) else { return .all }
+        return PortSet(text)
     }
 
     private func respond(to head: RequestHead, _ status: HTTPStatus, _ body: String) {
@@ -59,6 +75,7 @@ extension Connection {
     /// Answers the request with an error and ends the connection.
     func refuse(_ status: HTTPStatus, _ reason: String, headers: [(String, String)] = []) {
         guard lifecycle.refused() else { return }
+        leaveChannels(.goingAway, reason)
         loop.shared.logger.debug(
             "refused a request",
             metadata: ["remote": "\(address.host)", "status": "\(status.code)", "reason": "\(reason)"])
@@ -68,7 +85,7 @@ extension Connection {
 
     // MARK: Upgrade
 
-    private func upgrade(_ head: RequestHead, app: String) {
+    private func upgrade(_ head: RequestHead, app: String, _ purpose: PendingUpgrade.Purpose) {
         switch WebSocketUpgrade.evaluate(head) {
         case .refuse(let status, let headers, let reason):
             refuse(status, reason, headers: headers)
@@ -84,11 +101,24 @@ extension Connection {
                     .unauthorized, "The credential is missing or not valid here.",
                     headers: [("WWW-Authenticate", "Bearer realm=\"relayd\"")])
             }
-            pendingUpgrade = PendingUpgrade(appName: app, key: key)
+            subprotocol = choose(from: subprotocols, purpose)
+            if case .server = purpose, subprotocol != .relay {
+                return refuse(.badRequest, "A server speaks the subprotocol relay.v1.")
+            }
+            pendingUpgrade = PendingUpgrade(appName: app, purpose: purpose, key: key)
             self.head = head
-            subprotocol = subprotocols.lazy.compactMap(Subprotocol.init).first
             lifecycle.headRead()
             pauseReceiving()
+        }
+    }
+
+    /// Whoever is one end of a channel agrees with the other end on a subprotocol, not with the relay: the first that it
+    /// offers is the one, since a browser takes no answer without.
+    private func choose(from offered: [String], _ purpose: PendingUpgrade.Purpose) -> Subprotocol? {
+        switch purpose {
+        case .client, .dedicated: offered.first.map(Subprotocol.application)
+        case .server: offered.contains(Subprotocol.relay.name) ? .relay : nil
+        case .instruction: offered.lazy.compactMap(Subprotocol.init(known:)).first
         }
     }
 
@@ -156,15 +186,35 @@ extension Connection {
         app.admit(self)
     }
 
-    /// The app lets it in.
-    func admitted() {
-        guard let pendingUpgrade, lifecycle.admitted() else { return }
+    /// It is let in: the 101 goes out, the app's hooks run, frames may come.
+    func letIn() {
+        guard answer() else { return }
+        begin()
+    }
+
+    /// The app hears of it; frames may come, those first that are here already.
+    func begin() {
+        ask(.opened(id))
+        guard lifecycle.readsFrames else { return }
+        readUnread()
+        if !isHeld, unread.isEmpty { startReceiving() }
+    }
+
+    /// Sizes of messages are limited where the relay puts them together.
+    func limitsChanged() {
+        reader.maximumMessageBytes = cleanEnd == nil ? loop.limits.messageBytes : 0
+    }
+
+    /// Sends the 101; false where it is too late for one.
+    func answer() -> Bool {
+        guard let pendingUpgrade, lifecycle.admitted() else { return false }
         wasOpen = true
-        reader.maximumMessageBytes = loop.limits.messageBytes
+        limitsChanged()
+        if subprotocol == .relay { beginMultiplexing() }
         isLivecode = listener.isLivecode || subprotocol == .livecode
         queueBytes(
             UpgradeResponse.encode(
-                accept: Digest.webSocketAccept(key: pendingUpgrade.key), subprotocol: subprotocol?.rawValue))
+                accept: Digest.webSocketAccept(key: pendingUpgrade.key), subprotocol: subprotocol?.name))
         self.pendingUpgrade = nil
         deadlines.enter(.open, at: loop.now)
         deadlines.lastReceived = loop.now
@@ -173,12 +223,6 @@ extension Connection {
             deadlines.credential = loop.now + UInt64(min(seconds, 1e9) * 1000)
         }
         updateTimer()
-    }
-
-    /// The open hooks have run: frames may come, those first that are here already.
-    func beginReading() {
-        guard lifecycle.readsFrames else { return }
-        readUnread()
-        if !isHeld, unread.isEmpty { startReceiving() }
+        return true
     }
 }

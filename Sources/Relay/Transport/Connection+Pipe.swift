@@ -5,6 +5,8 @@
 final class PipeEnd {
     /// Where frames go; nil once one of the two is gone. Cut at both ends at once, so that no cycle outlives a pipe.
     var peer: Connection?
+    /// Of two clean ends of one channel: it stays listed as long as they are.
+    var record: ChannelRecord?
     /// What this end sends is forwarded: a message of it that began before the pipe has ended.
     var isForwarding = false
     /// A frame that is being forwarded to this end has begun and not ended.

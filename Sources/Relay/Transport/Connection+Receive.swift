@@ -51,6 +51,7 @@ extension Connection {
         secure?.hasSaidGoodbye = true
         guard lifecycle.silenced() else { return }
         leavePipe()
+        leaveChannels(.abnormalClosure, "")
         outbound.removeAll(to: loop.pool)  // It can no longer be encrypted, and must not stand in the alert's way.
         deadlines.enter(.finishing, at: loop.now, limits: loop.limits)
         updateTimer()
@@ -130,8 +131,15 @@ extension Connection {
     }
     private static let turnMilliseconds: UInt64 = 10
 
+    @inline(__always)
     private func data(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
         guard lifecycle.isOpen else { return }  // Our close frame is on its way: data is read and ignored.
+        if !isText, let channels { return channelFrame(piece, isLast: isLast, channels) }
+        if let cleanEnd { return cleanData(piece, isText: isText, isFirst: isFirst, isLast: isLast, cleanEnd) }
+        gather(piece, isText: isText, isFirst: isFirst, isLast: isLast)
+    }
+
+    private func gather(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
         if isFirst, isLast { return message(piece, isText: isText) }
         assembly.append(piece)
         guard isLast else { return }
@@ -145,7 +153,8 @@ extension Connection {
     private func message(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
         guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
         deliveredMessage = true
-        app?.received(bytes, isText: isText, from: self)
+        if isAway { return mail(bytes, isText: isText) }
+        app?.received(bytes, isText: isText, from: .here(self))
     }
 
     func exceededRate() {
@@ -171,6 +180,7 @@ extension Connection {
                 queueControl(.close, UnsafeRawBufferPointer(start: nil, count: 0))
             }
             passOnClose(code ?? .noStatus, text)
+            leaveChannels(code ?? .noStatus, text)
         }
         finish()
     }
@@ -180,6 +190,7 @@ extension Connection {
         remember(code, reason)
         if case .sendClose = lifecycle.violated() { queueClose(code, reason) }
         closeOtherEnd(code, reason)
+        leaveChannels(code, reason)
         assembly.removeAll()
         finish()
     }

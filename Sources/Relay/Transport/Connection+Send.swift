@@ -3,23 +3,27 @@ internal import Logging
 // Bytes out: everything is queued during a turn and leaves in one send at its end.
 extension Connection {
     /// Bytes that wait to be sent.
-    var queuedBytes: Int { outbound.byteCount + (secure?.ciphertext.byteCount ?? 0) }
+    var queuedBytes: Int {
+        outbound.byteCount + (secure?.ciphertext.byteCount ?? 0) + (channels?.backlogBytes ?? 0)
+    }
 
     /// Queues one whole message; false where the connection takes none any more.
     @inline(__always)
     func sendMessage(_ bytes: UnsafeRawBufferPointer, isText: Bool) -> Bool {
-        guard lifecycle.isOpen, pipe?.hasBegun != true else { return false }
+        guard lifecycle.isOpen, pipe?.hasBegun != true, cleanEnd == nil || cleanEnd?.phase == .opening else {
+            return false
+        }
         queueFrame(isText ? .text : .binary, bytes)
         return true
     }
 
     /// Queues a frame, header and payload; a server's frames are not masked.
     @inline(__always)
-    func queueFrame(_ opcode: Opcode, _ payload: UnsafeRawBufferPointer) {
+    func queueFrame(_ opcode: Opcode, _ payload: UnsafeRawBufferPointer, isFinal: Bool = true) {
         withUnsafeTemporaryAllocation(byteCount: 14, alignment: 8) { header in
             // SAFETY: the allocation has the 14 bytes that a header can take.
             let length = FrameEncoder.writeHeader(
-                isFinal: true, opcode: opcode, payloadLength: payload.count, maskingKey: nil,
+                isFinal: isFinal, opcode: opcode, payloadLength: payload.count, maskingKey: nil,
                 into: header.baseAddress!)
             outbound.append(UnsafeRawBufferPointer(rebasing: header[..<length]), from: loop.pool)
         }
@@ -51,15 +55,17 @@ extension Connection {
     func flush() {
         isDirty = false
         guard !lifecycle.isDead else { return removeIfDead() }
-        if let secure {
-            // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message.
-            repeat {
+        // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message, and what
+        // is taken from a channel's queue cannot be overtaken any more.
+        repeat {
+            channels?.fill(&outbound)
+            if let secure {
                 encrypt(secure)
                 if !sendFailed { transmit(&secure.ciphertext) }
-            } while !outbound.isEmpty && !isSending && !sendFailed
-        } else {
-            transmit(&outbound)
-        }
+            } else {
+                transmit(&outbound)
+            }
+        } while !isSending && !sendFailed && (!outbound.isEmpty || channels?.hasBacklog == true)
         afterSending()
     }
 
@@ -88,6 +94,7 @@ extension Connection {
             switch loop.backend.send(&handle, wire) {
             case .sent(let count):
                 wire.consume(count, to: loop.pool)
+                channels?.sent(all: wire.isEmpty)
             case .pending:
                 isSending = true
                 return
@@ -106,8 +113,11 @@ extension Connection {
         } else {
             outbound.consume(count, to: loop.pool)
         }
+        channels?.sent(all: secure?.ciphertext.isEmpty ?? outbound.isEmpty)
         // Mostly that was all, and nobody waits for it.
-        if queuedBytes == 0, waiters.isEmpty, deadlines.slowSince == 0, !lifecycle.isFinishing { return }
+        if queuedBytes == 0, waiters.isEmpty, deadlines.slowSince == 0, !lifecycle.isFinishing, cleanEnd == nil {
+            return
+        }
         setDirty()
     }
 
@@ -148,7 +158,9 @@ extension Connection {
             // Not before: between the two marks those who wait still wait, and the deadline is theirs.
             deadlines.slowSince = 0
             releaseWaiters()
+            if let channels, channels.untakenBytes > 0 { taken(channels) }
         }
+        if let cleanEnd, cleanEnd.phase == .open { cleanEnd.returnCredit(queued: queued) }
     }
 
     // MARK: Deadlines
@@ -178,6 +190,10 @@ extension Connection {
             loop.shared.logger.info(
                 "closing a slow consumer", metadata: ["connection": "\(id)", "queuedBytes": "\(queuedBytes)"])
             close(.slowConsumer, reason: "output was not read for too long")
+        case .stalled:
+            close(.slowConsumer, reason: "the other end of the channel has not read for too long")
+        case .opening:
+            openingsDue()
         case .idle:
             close(.idle, reason: "nothing was received for too long")
         case .credential:
@@ -193,6 +209,11 @@ extension Connection {
         if lifecycle.isReadingHead {
             return refuse(.requestTimeout, "The request head did not arrive within the handshakeTimeout.")
         }
+        if lifecycle.isAdmitting, let end = cleanEnd, end.phase == .opening {
+            let reason = "The server has not answered within the handshakeTimeout."
+            end.close(CloseCode(ChannelReject.timeout), reason)
+            return refuse(.gatewayTimeout, reason)
+        }
         if lifecycle.isAdmitting {
             return refuse(.serviceUnavailable, "The handshake was not decided within the handshakeTimeout.")
         }
@@ -206,6 +227,10 @@ extension Connection {
             return refuse(.serviceUnavailable, Refusal.draining.reason, headers: [("Retry-After", "5")])
         }
         deadlines.drain = deadline
+        if channels != nil {
+            let json = #"{"reconnectInMilliseconds":\#(deadline - loop.now)}"#
+            queueChannelFrame(.drain, .connection, Array(json.utf8))
+        }
         updateTimer()
     }
 }

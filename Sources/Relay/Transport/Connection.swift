@@ -19,13 +19,21 @@ final class Connection {
     var isReceiving = true
     /// On the way to another loop, or about to be.
     var isMoving = false
-    /// How many connections this one waits for before it reads on (`backpressure`).
+    /// It has had its place since its first channel, and moves no more.
+    var isPlaced = false
+    /// What this one waits for before it reads on: receivers that are full (`backpressure`), credit, its app.
     var waitsFor: Int32 = 0
     /// Calls that messages of this connection have begun and that have yielded.
     private(set) var suspendedCalls: Int32 = 0
+    /// Where it is going, while it is on the way.
+    var destination: Int?
     let secure: SecureLayer?
     /// Set for good by `relay.pipe`.
     var pipe: PipeEnd?
+    /// Of a multiplexed connection.
+    var channels: Multiplexer?
+    /// Of a clean connection: it is one end of a channel, for good.
+    var cleanEnd: ChannelEnd?
     /// Frames (or a response) on their way out; with TLS in front they are encrypted at the end of the turn.
     var outbound = OutboundBuffer()
     /// Received and not yet used: a head that is not whole, or what came behind one, or behind a pause.
@@ -111,12 +119,14 @@ final class Connection {
         if let timer { loop.cancel(timer) }
         timer = nil
         isDirty = false
+        releaseWaiters()
     }
 
     /// The new loop has it.
     func arrived(on loop: EventLoop) {
         self.loop = loop
         isMoving = false
+        destination = nil
         // The new backend has armed its receive.
         isReceiving = true
         if queuedBytes > 0 { setDirty() }
@@ -126,7 +136,22 @@ final class Connection {
             return disconnect(code: .credentialRevoked, reason: "the credential was revoked")
         }
         updateTimer()
-        admit()
+        guard app != nil else { return admit() }
+        loop.channelConnections[id] = self
+        // What it waited for is the app's to remember from now on (`AwayConnection`), but for its channel's beginning.
+        waitsFor = cleanEnd?.phase == .opening && lifecycle.isOpen ? 1 : 0
+        suspendedCalls = 0
+        if lifecycle.isOpen { continueNextTurn() }
+    }
+
+    /// The app wants it on another loop, where its channels are.
+    func move(to index: Int) {
+        isPlaced = true
+        guard index != loop.index else { return }
+        isMoving = true
+        destination = index
+        pauseReceiving()
+        loop.move(self, to: loop.shared.loops[index])
     }
 
     // MARK: Closing
@@ -143,6 +168,7 @@ final class Connection {
         releaseWaiters()
         stopBeingHeld()
         closeOtherEnd(code, reason)
+        leaveChannels(code, reason)
     }
 
     /// Ends at once: the descriptor is closed, the app hears of it later in this turn.
@@ -156,6 +182,7 @@ final class Connection {
         assembly.removeAll()
         unread = []
         leavePipe()
+        leaveChannels(closeCode, closeReason)
         releaseWaiters()
         loop.remove(self)
         outbound.removeAll(to: loop.pool)
@@ -177,7 +204,7 @@ final class Connection {
 
     func endOfStream() {
         // What came before the end comes first: it waits for this connection's turn.
-        if lifecycle.isOpen, !unread.isEmpty { return hasEnded = true }
+        if lifecycle.isOpen, !unread.isEmpty || cleanEnd?.stalled != nil { return hasEnded = true }
         switch lifecycle.endOfStream() {
         case .disconnect: disconnect(code: .abnormalClosure, reason: "")
         case .none: pauseReceiving()  // Level-triggered: the end would be reported for ever.
@@ -202,13 +229,18 @@ final class Connection {
     /// `target` has more output queued than it should: this connection, which fills it, is read no further until then.
     func wait(for target: Connection) {
         guard lifecycle.isOpen, !target.lifecycle.isDead, target.waiters.insert(id).inserted else { return }
+        beginWaiting()
+    }
+
+    /// Reads no further until `stopWaiting`.
+    func beginWaiting() {
         waitsFor += 1
         pauseReceiving()
     }
 
     /// Suspended calls that one connection may have: beyond it is read no further until some have ended. Each holds a
     /// coroutine and a timer of the app, which has to serve others, too.
-    private static let maximumSuspendedCalls: Int32 = 256
+    static let maximumSuspendedCalls: Int32 = 256
 
     /// Whether reading stops because a receiver is full, or because too many calls are under way. A connection that is
     /// being closed waits for nobody.
@@ -235,12 +267,16 @@ final class Connection {
 
     /// Lets everybody who waits for this connection's output read again.
     func releaseWaiters() {
-        guard !waiters.isEmpty, let app else { return }
-        for id in waiters { app.connection(id)?.stopWaiting() }
+        guard !waiters.isEmpty else { return }
+        let released = waiters
         waiters = []
+        // Others than itself wait only at home, where the app knows them.
+        for id in released {
+            if id == self.id { stopWaiting() } else if !isAway { app?.members[id]?.stopWaiting() }
+        }
     }
 
-    private func stopWaiting() {
+    func stopWaiting() {
         waitsFor -= 1
         if !isHeld { stopBeingHeld() }
     }
@@ -284,11 +320,21 @@ final class SecureLayer {
 /// open have no room for it.
 final class PendingUpgrade {
     let appName: String
+    let purpose: Purpose
     /// The client's Sec-WebSocket-Key.
     let key: [UInt8]
 
-    init(appName: String, key: [UInt8]) {
+    /// What the connection is to be, by its path.
+    enum Purpose {
+        case instruction
+        case client(ServerID, port: UInt16)
+        case server(ServerID, ServerOptions)
+        case dedicated(ChannelTicket)
+    }
+
+    init(appName: String, purpose: Purpose, key: [UInt8]) {
         self.appName = appName
+        self.purpose = purpose
         self.key = key
     }
 }

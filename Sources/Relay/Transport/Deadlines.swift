@@ -13,6 +13,10 @@ struct Deadlines {
     var lastReceived: UInt64
     /// Since when the output has been above its high watermark; 0 while it is not.
     var slowSince: UInt64 = 0
+    /// Since when a clean connection's messages have had no credit; 0 while they have.
+    var stalledSince: UInt64 = 0
+    /// When the oldest open that this connection has not answered is overdue.
+    var opening = UInt64.max
     private(set) var phase = Phase.handshake
     private var phaseDeadline: UInt64
     var pingSent: UInt64 = 0
@@ -44,6 +48,9 @@ struct Deadlines {
         case drain
         case credential
         case slowConsumer
+        /// The other end of its channel has given no credit for too long.
+        case stalled
+        case opening
         case idle
         case ping
     }
@@ -54,6 +61,8 @@ struct Deadlines {
         if now >= drain { return .drain }
         if now >= credential { return .credential }
         if slowSince > 0, now >= slowSince + limits.slowConsumerDeadline.wholeMilliseconds { return .slowConsumer }
+        if stalledSince > 0, now >= stalledSince + limits.slowConsumerDeadline.wholeMilliseconds { return .stalled }
+        if now >= opening { return .opening }
         // Who is not read cannot be blamed for silence.
         if isPaused { return .nothing }
         if now >= lastReceived + limits.idleTimeout.wholeMilliseconds { return .idle }
@@ -66,6 +75,8 @@ struct Deadlines {
         guard phase == .open else { return phaseDeadline }
         var next = min(drain, credential)
         if slowSince > 0 { next = min(next, slowSince + limits.slowConsumerDeadline.wholeMilliseconds) }
+        if stalledSince > 0 { next = min(next, stalledSince + limits.slowConsumerDeadline.wholeMilliseconds) }
+        next = min(next, opening)
         let ping = limits.pingInterval.wholeMilliseconds
         if isPaused { return min(next, now + ping) }
         next = min(next, lastReceived + limits.idleTimeout.wholeMilliseconds)

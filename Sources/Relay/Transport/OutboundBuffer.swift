@@ -14,47 +14,77 @@ extension UnsafeMutablePointer where Pointee == Chunk {
     var storage: UnsafeMutableRawPointer { UnsafeMutableRawPointer(self + 1) }
 }
 
-/// The free chunks of one loop, in two sizes. Not shared: a chunk that moved loops with its connection is returned to
-/// the pool of the loop where it is emptied.
-final class ChunkPool {
-    /// Small chunks hold what one turn sends to one connection in the common case; large ones carry bulk.
-    static let smallBytes = 4 << 10
-    static let largeBytes = 64 << 10
-    private static let keptSmall = 1024
-    private static let keptLarge = 128
+/// How much a chunk holds.
+enum ChunkSize: Int {
+    /// What one turn sends to one connection in the common case.
+    case small
+    /// What one channel sends at its turn: see `Multiplexer`.
+    case medium
+    /// Bulk.
+    case large
 
-    private var small: UnsafeMutablePointer<Chunk>?
-    private var large: UnsafeMutablePointer<Chunk>?
-    private var smallCount = 0
-    private var largeCount = 0
-
-    deinit {
-        while let chunk = small { small = chunk.pointee.next; free(chunk) }
-        while let chunk = large { large = chunk.pointee.next; free(chunk) }
+    var bytes: Int {
+        switch self {
+        case .small: 4 << 10
+        case .medium: 16 << 10
+        case .large: 64 << 10
+        }
     }
 
-    /// An empty chunk; `isLarge` where more than a small one's worth is to come.
-    func take(isLarge: Bool) -> UnsafeMutablePointer<Chunk> {
-        if isLarge {
-            if let chunk = large { large = chunk.pointee.next; largeCount -= 1; return Self.reset(chunk) }
-            return Self.make(capacity: Self.largeBytes)
+    /// So many free ones are kept.
+    fileprivate var kept: Int {
+        switch self {
+        case .small: 1024
+        case .medium: 256
+        case .large: 128
         }
-        if let chunk = small { small = chunk.pointee.next; smallCount -= 1; return Self.reset(chunk) }
-        return Self.make(capacity: Self.smallBytes)
+    }
+
+    fileprivate init(bytes: Int) { self = bytes == 4 << 10 ? .small : bytes == 16 << 10 ? .medium : .large }
+}
+
+/// The free chunks of one loop, by size. Not shared: a chunk that moved loops with its connection is returned to the
+/// pool of the loop where it is emptied.
+final class ChunkPool {
+    private struct FreeList {
+        var first: UnsafeMutablePointer<Chunk>?
+        var count = 0
+    }
+    private var lists = (FreeList(), FreeList(), FreeList())
+
+    deinit {
+        for list in [lists.0, lists.1, lists.2] {
+            var next = list.first
+            while let chunk = next { next = chunk.pointee.next; free(chunk) }
+        }
+    }
+
+    private func withList<R>(_ size: ChunkSize, _ body: (inout FreeList) -> R) -> R {
+        switch size {
+        case .small: body(&lists.0)
+        case .medium: body(&lists.1)
+        case .large: body(&lists.2)
+        }
+    }
+
+    /// An empty chunk.
+    func take(_ size: ChunkSize) -> UnsafeMutablePointer<Chunk> {
+        withList(size) { list in
+            guard let chunk = list.first else { return Self.make(capacity: size.bytes) }
+            list.first = chunk.pointee.next
+            list.count -= 1
+            return Self.reset(chunk)
+        }
     }
 
     /// Takes a chunk back, and frees it where enough of its size are kept.
     func give(_ chunk: UnsafeMutablePointer<Chunk>) {
-        if Int(chunk.pointee.capacity) == Self.largeBytes {
-            guard largeCount < Self.keptLarge else { return free(chunk) }
-            chunk.pointee.next = large
-            large = chunk
-            largeCount += 1
-        } else {
-            guard smallCount < Self.keptSmall else { return free(chunk) }
-            chunk.pointee.next = small
-            small = chunk
-            smallCount += 1
+        let size = ChunkSize(bytes: Int(chunk.pointee.capacity))
+        withList(size) { list in
+            guard list.count < size.kept else { return free(chunk) }
+            chunk.pointee.next = list.first
+            list.first = chunk
+            list.count += 1
         }
     }
 
@@ -92,10 +122,11 @@ struct OutboundBuffer: ~Copyable {
     }
 
     /// Room for at least `least` (at most `wanted`, and a small chunk) and at most `wanted` bytes behind the last one.
-    /// What was written there counts after `commit`; until then nothing else may be appended.
+    /// What was written there counts after `commit`; until then nothing else may be appended. Where a small chunk does
+    /// not hold what is wanted, or the list has one already, it grows by a chunk of size `growth`.
     @inline(__always)
     mutating func reserve(
-        _ wanted: Int, atLeast least: Int = 1, from pool: ChunkPool
+        _ wanted: Int, atLeast least: Int = 1, growth: ChunkSize = .large, from pool: ChunkPool
     ) -> UnsafeMutableRawBufferPointer {
         // SAFETY: the tail belongs to this list, and end ≤ capacity always holds.
         if let tail, Int(tail.pointee.capacity - tail.pointee.end) >= least {
@@ -103,12 +134,14 @@ struct OutboundBuffer: ~Copyable {
             return UnsafeMutableRawBufferPointer(
                 start: tail.storage + Int(tail.pointee.end), count: min(room, wanted))
         }
-        return reserveInNewChunk(wanted, from: pool)
+        return reserveInNewChunk(wanted, growth, from: pool)
     }
 
     @inline(never)
-    private mutating func reserveInNewChunk(_ wanted: Int, from pool: ChunkPool) -> UnsafeMutableRawBufferPointer {
-        let chunk = pool.take(isLarge: wanted > ChunkPool.smallBytes || tail != nil)
+    private mutating func reserveInNewChunk(
+        _ wanted: Int, _ growth: ChunkSize, from pool: ChunkPool
+    ) -> UnsafeMutableRawBufferPointer {
+        let chunk = pool.take(wanted > ChunkSize.small.bytes || tail != nil ? growth : .small)
         if let tail { tail.pointee.next = chunk } else { head = chunk }
         tail = chunk
         return UnsafeMutableRawBufferPointer(start: chunk.storage, count: min(Int(chunk.pointee.capacity), wanted))
@@ -174,6 +207,19 @@ struct OutboundBuffer: ~Copyable {
             if head == nil { tail = nil }
             pool.give(chunk)
         }
+    }
+
+    /// Appends the first chunk of `other`, with all that waits in it, without copying; `other` has one.
+    mutating func takeFirst(of other: inout OutboundBuffer) {
+        guard let chunk = other.head else { preconditionFailure("there is no chunk to take") }
+        other.head = chunk.pointee.next
+        if other.head == nil { other.tail = nil }
+        let count = Int(chunk.pointee.end - chunk.pointee.start)
+        other.byteCount -= count
+        byteCount += count
+        chunk.pointee.next = nil
+        if let tail { tail.pointee.next = chunk } else { head = chunk }
+        tail = chunk
     }
 
     /// Drops everything.

@@ -29,6 +29,9 @@ package struct WebSocketReader: ~Copyable {
     /// What a fragment costs beyond its payload. At 16, a limit of 1 MiB allows 65 536 fragments in one message.
     package static var fragmentOverheadBytes: Int { 16 }
 
+    /// Whether `maximumMessageBytes` is for binary messages, too.
+    package var limitsBinary = true
+
     /// Payload announced by the frames of the message so far.
     private var messageBytes = 0
     /// Where a split control frame is gathered: `FrameDecoder` bounds its payload by 125 bytes.
@@ -143,7 +146,7 @@ extension WebSocketReader {
         let (sum, overflow) = messageBytes.addingReportingOverflow(header.payloadLength)
         messageBytes = overflow ? .max : sum
         fragments = fragments &+ (fragments == .max ? 0 : 1)
-        guard maximumMessageBytes > 0 else { return nil }
+        guard maximumMessageBytes > 0, limitsBinary || flags.contains(.isText) else { return nil }
         guard !overflow, messageBytes <= maximumMessageBytes else { return Self.tooBig }
         guard Int(fragments) &* Self.fragmentOverheadBytes <= max(maximumMessageBytes, 1024) else {
             return ProtocolViolation(.messageTooBig, "a message has more fragments than its limit allows")
@@ -155,6 +158,8 @@ extension WebSocketReader {
     @inline(__always)
     private func announcedViolation() -> ProtocolViolation? {
         guard maximumMessageBytes > 0, let (opcode, length) = decoder.announced, !opcode.isControl else { return nil }
+        let isText = opcode == .text || opcode == .continuation && flags.contains(.isText)
+        guard limitsBinary || isText else { return nil }
         let before = opcode == .continuation ? messageBytes : 0
         return length > maximumMessageBytes &- before ? Self.tooBig : nil
     }

@@ -41,7 +41,7 @@ struct UringBackendTests {
 
     /// Output that lies in more than one chunk, so that a send of it needs a description.
     private func output(of byte: UInt8) -> (buffer: Output, bytes: [UInt8]) {
-        let bytes = [UInt8](repeating: byte, count: 2 * ChunkPool.smallBytes)
+        let bytes = [UInt8](repeating: byte, count: 2 * ChunkSize.small.bytes)
         let output = Output()
         bytes[..<1].withUnsafeBytes { output.buffer.append($0, from: pool) }
         bytes[1...].withUnsafeBytes { output.buffer.append($0, from: pool) }

@@ -15,7 +15,7 @@ import Testing
         #expect(Livecode.returned("installed server") == "server: installed server")
         #expect(Livecode.rejected("greet") == "server: rejected command 'greet'")
         #expect(Livecode.rejectedMalformed("{") == "server: rejected malformed command{")
-        #expect(Subprotocol.livecode.rawValue == "livecode.v0")
+        #expect(Subprotocol.livecode.name == "livecode.v0")
     }
 
     @Test(arguments: [

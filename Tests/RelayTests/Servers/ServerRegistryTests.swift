@@ -10,7 +10,7 @@ import Testing
     private func install(
         _ server: ServerID, _ connection: ConnectionID, replaces: Bool = false, in registry: inout ServerRegistry
     ) -> ServerRegistry.InstallAction {
-        registry.install(server, connection, replaces: replaces)
+        registry.install(server, connection, ServerOptions(replaces: replaces))
     }
 
     private func uninstall(_ server: ServerID, in registry: inout ServerRegistry) -> Bool { registry.uninstall(server) }
@@ -146,7 +146,7 @@ import Testing
     @Test func `names that Unicode takes for the same and the wire does not are two servers`() {
         var registry = ServerRegistry()
         let one = ConnectionID(rawValue: 1)
-        #expect(registry.install(.name("caf\u{E9}"), one, replaces: false) == .installed)
+        #expect(registry.install(.name("caf\u{E9}"), one, ServerOptions(replaces: false)) == .installed)
         #expect(registry[.name("cafe\u{301}")] == nil)
         #expect(registry[.name("caf\u{E9}")] == one)
     }

@@ -44,7 +44,7 @@ import Testing
         append([1], to: &buffer)
         append(bytes, to: &buffer)
         let one = gathered(buffer, at: 1)
-        #expect(one == [1] + bytes[..<(ChunkPool.smallBytes - 1)])
+        #expect(one == [1] + bytes[..<(ChunkSize.small.bytes - 1)])
         #expect(gathered(buffer, at: 0) == [])
         #expect(one == Array(buffer.first))
     }
@@ -78,15 +78,15 @@ import Testing
 
     @Test func `who needs room in one piece gets it, and what waits is whole`() {
         var buffer = OutboundBuffer()
-        append([UInt8](repeating: 1, count: ChunkPool.smallBytes - 5), to: &buffer)
+        append([UInt8](repeating: 1, count: ChunkSize.small.bytes - 5), to: &buffer)
         let last = buffer.reserve(100, atLeast: 5, from: pool)
         #expect(last.count == 5)
         let room = buffer.reserve(100, atLeast: 6, from: pool)
         #expect(room.count == 100)
         room[0] = 2
         buffer.commit(1)
-        #expect(gathered(buffer) == [UInt8](repeating: 1, count: ChunkPool.smallBytes - 5) + [2])
-        buffer.consume(ChunkPool.smallBytes - 4, to: pool)
+        #expect(gathered(buffer) == [UInt8](repeating: 1, count: ChunkSize.small.bytes - 5) + [2])
+        buffer.consume(ChunkSize.small.bytes - 4, to: pool)
         let isEmpty = buffer.isEmpty
         #expect(isEmpty)
     }
@@ -153,16 +153,16 @@ import Testing
     }
 
     @Test func `chunks come back from the pool empty`() {
-        let chunk = pool.take(isLarge: false)
+        let chunk = pool.take(.small)
         chunk.pointee.start = 5
         chunk.pointee.end = 9
         pool.give(chunk)
-        let again = pool.take(isLarge: false)
+        let again = pool.take(.small)
         #expect(again == chunk)
         #expect(again.pointee.start == 0 && again.pointee.end == 0 && again.pointee.next == nil)
-        #expect(Int(again.pointee.capacity) == ChunkPool.smallBytes)
-        let large = pool.take(isLarge: true)
-        #expect(Int(large.pointee.capacity) == ChunkPool.largeBytes)
+        #expect(Int(again.pointee.capacity) == ChunkSize.small.bytes)
+        let large = pool.take(.large)
+        #expect(Int(large.pointee.capacity) == ChunkSize.large.bytes)
         pool.give(large)
         pool.give(again)
     }

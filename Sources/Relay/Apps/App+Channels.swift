@@ -1,0 +1,272 @@
+internal import Logging
+internal import Synchronization
+
+/// What can only be done once the connections it is about have moved to the loop where their channels will be.
+enum ChannelWork {
+    /// The server is to be asked.
+    case opening(ChannelOpening)
+    /// A server's dedicated connection is to be joined to the open that waits for it.
+    case ticket(ConnectionID, ChannelTicket)
+}
+
+// Who may meet whom, and on which loop: every channel of an app begins here, and from then on the app has nothing to do
+// with it.
+extension App {
+    // MARK: Servers
+
+    /// A connection wants to be a server by its path. The credential decides; the same credential may take over.
+    func register(_ connection: Connection, _ server: ServerID, _ options: ServerOptions) {
+        guard connection.isAdmin || connection.credential?.allows(listen: server) == true else {
+            return refuse(connection, "listen:\(server)")
+        }
+        if case .name(let name) = server, !(1...ServerID.maximumNameBytes).contains(name.utf8.count) {
+            return connection.refuse(.notFound, "A server's name has 1 to \(ServerID.maximumNameBytes) bytes.")
+        }
+        if let holder = servers[server], members[holder]?.credential != connection.credential {
+            return connection.refuse(.conflict, "The server '\(server)' is there already, with another credential.")
+        }
+        connection.letIn()
+        guard connection.lifecycle.isOpen else { return }
+        if let code = install(server: server, connection: connection.id, options: options) {
+            connection.close(.limit, reason: "the server cannot be installed: \(code.rawValue)")
+        }
+    }
+
+    private func refuse(_ connection: Connection, _ right: String) {
+        guard connection.credential != nil || connection.isAdmin else {
+            return connection.refuse(
+                .unauthorized, "This takes a credential with the right \(right).",
+                headers: [("WWW-Authenticate", "Bearer realm=\"relayd\"")])
+        }
+        connection.refuse(.forbidden, "The credential lacks the right \(right).")
+    }
+
+    // MARK: Requests
+
+    /// A clean client asks by its path.
+    func requestChannel(_ connection: Connection, _ server: ServerID, _ port: UInt16) {
+        open(
+            ChannelRequest(
+                client: connection.id, number: .connection, server: server, port: port,
+                credit: loop.limits.channelCreditBytes))
+    }
+
+    /// A client asks: the scripts are asked in turn, and where they have no opinion its credential decides.
+    func open(_ request: ChannelRequest) {
+        guard members[request.client] != nil else { return }
+        guard let chain = set.chains[.connect] else { return decide(request) }
+        let arguments = CallArguments.connect(
+            connection: request.client, server: request.server, port: request.port)
+        call(chain, .fixed("connect hook"), arguments, .connect(request))
+    }
+
+    func decided(_ request: ChannelRequest, _ outcome: CallOutcome) {
+        switch outcome {
+        case .connect(.undecided):
+            decide(request)
+        case .connect(.refused(let status, let reason)):
+            reject(request, UInt16(status), reason)
+        case .connect(.allowed(let server, let port, let metadata)):
+            var request = request
+            request.server = server ?? request.server
+            request.port = port ?? request.port
+            if let refusal = connect(request, metadata) { reject(request, refusal.code, refusal.reason) }
+        case .failed(let failure):
+            unattendedFailure(failure)
+            reject(request, ChannelReject.failed, "A script that decides about channels failed.")
+        case .returned, .refused, .suspended:
+            preconditionFailure("a connect hook's call ended as another's")
+        }
+    }
+
+    private func decide(_ request: ChannelRequest) {
+        guard let client = members[request.client] else { return }
+        let right = "connect:\(request.server):\(request.port)"
+        guard client.isAdmin || client.credential?.allows(connect: request.server, port: request.port) == true else {
+            guard client.credential != nil else {
+                return reject(request, ChannelReject.unauthorized, "This takes a credential with the right \(right).")
+            }
+            return reject(request, ChannelReject.forbidden, "The credential lacks the right \(right).")
+        }
+        if let refusal = connect(request, nil) { reject(request, refusal.code, refusal.reason) }
+    }
+
+    private func reject(_ request: ChannelRequest, _ code: UInt16, _ reason: String) {
+        guard let client = members[request.client] else { return }
+        if let connection = client.here, request.number == .connection, connection.cleanEnd == nil {
+            let headers = code == 401 ? [("WWW-Authenticate", "Bearer realm=\"relayd\"")] : []
+            return connection.refuse(ChannelReject.status(code), reason, headers: headers)
+        }
+        let address = ChannelAddress(loop: location(client), connection: request.client, number: request.number)
+        loop.tell(address, .reject(code: code, reason: reason))
+    }
+
+    // MARK: Placing
+
+    struct Rejection {
+        let code: UInt16
+        let reason: String
+        let error: ErrorCode
+
+        static func absent(_ server: ServerID) -> Rejection {
+            Rejection(code: ChannelReject.badGateway, reason: "There is no server '\(server)'.", error: .notFound)
+        }
+    }
+
+    /// Finds the server and sees to it that both ends are on one loop where that can be; nil where all is under way.
+    private func connect(_ request: ChannelRequest, _ metadata: String?) -> Rejection? {
+        guard let client = members[request.client] else { return nil }
+        guard let holder = servers[request.server], let server = members[holder], server.isOpen else {
+            return .absent(request.server)
+        }
+        guard servers.ports(of: request.server).contains(request.port) else {
+            return Rejection(
+                code: ChannelReject.notFound,
+                reason: "The server '\(request.server)' offers no port \(request.port).", error: .notFound)
+        }
+        guard server.identity.subprotocol == .relay else {
+            return Rejection(
+                code: ChannelReject.badGateway, reason: "The server '\(request.server)' does not speak relay.v1.",
+                error: .conflict)
+        }
+        if request.number == .connection, let connection = client.here, connection.cleanEnd == nil {
+            beginClean(connection, request)
+        }
+        place(client, server)
+        let record = ChannelRecord(
+            client: request.client, server: request.server, serverConnection: holder, port: request.port,
+            remoteAddress: client.address.host, openedAt: loop.now)
+        channels.append(record)
+        _ = shared.loops[server.loop].load.wrappingAdd(1, ordering: .relaxed)
+        let address = ChannelAddress(loop: client.loop, connection: request.client, number: request.number)
+        advance(
+            .opening(
+                ChannelOpening(
+                    client: address, serverConnection: holder, credit: request.credit, metadata: metadata,
+                    record: record)))
+        return nil
+    }
+
+    /// A clean connection is an end of its channel from here on.
+    private func beginClean(_ connection: Connection, _ request: ChannelRequest) {
+        let end = ChannelEnd(connection, .connection, isServer: false)
+        _ = end.window.grant(request.credit)
+        _ = end.window.passOn(queued: 0, limit: request.credit)
+        connection.cleanEnd = end
+        loop.channelConnections[connection.id] = connection
+    }
+
+    /// A server has its place from its first channel on: the loop that carries the fewest. A client joins it there,
+    /// unless it has channels elsewhere already; these two talk from loop to loop.
+    private func place(_ client: Member, _ server: Member) {
+        if let connection = server.here, !connection.isPlaced {
+            let clients = client.here
+            let isBound = clients.map(\.isPlaced) ?? true
+            connection.move(to: isBound ? client.loop : leastLoadedLoop())
+        }
+        if let connection = client.here, !connection.isPlaced { connection.move(to: server.loop) }
+    }
+
+    /// The home loop, unless another one has less to do.
+    private func leastLoadedLoop() -> Int {
+        var best = loop.index
+        for other in shared.loops
+        where other.load.load(ordering: .relaxed) < shared.loops[best].load.load(ordering: .relaxed) {
+            best = other.index
+        }
+        return best
+    }
+
+    /// Where a member is at this moment, be it about to leave.
+    private func location(_ member: Member) -> Int {
+        switch member {
+        case .here: loop.index
+        case .away(let connection): connection.loop
+        }
+    }
+
+    /// Goes on with what does not have to wait for a connection to arrive.
+    func advance(_ work: ChannelWork) {
+        switch work {
+        case .opening(let opening):
+            guard !waits(work, for: opening.serverConnection), !waits(work, for: opening.client.connection) else {
+                return
+            }
+            guard let server = members[opening.serverConnection] else {
+                return loop.tell(
+                    opening.client, .reject(code: ChannelReject.badGateway, reason: "the server has left"))
+            }
+            guard server.loop != loop.index else { return loop.openChannel(opening) }
+            shared.loops[server.loop].mailbox.post(.openChannel(opening))
+        case .ticket(let id, let ticket):
+            guard !waits(work, for: id), let member = members[id] else { return }
+            guard member.loop != loop.index else { return loop.joinChannel(id, ticket) }
+            shared.loops[member.loop].mailbox.post(.joinChannel(id, ticket))
+        }
+    }
+
+    private func waits(_ work: ChannelWork, for id: ConnectionID) -> Bool {
+        guard let connection = members[id]?.here, connection.isMoving else { return false }
+        departures[id, default: []].append(work)
+        return true
+    }
+
+    /// A connection has left for another loop: what is posted there from now on comes after it.
+    func departed(_ connection: AwayConnection) {
+        members[connection.id] = .away(connection)
+        for work in departures.removeValue(forKey: connection.id) ?? [] { advance(work) }
+    }
+
+    // MARK: Rendezvous
+
+    /// A server opens a connection of its own for one client.
+    func use(_ ticket: ChannelTicket, _ connection: Connection) {
+        guard let server = members[ticket.connection] else {
+            return connection.refuse(.notFound, "This ticket is not known, was used, or is too late.")
+        }
+        connection.cleanEnd = ChannelEnd(connection, .connection, isServer: true)
+        loop.channelConnections[connection.id] = connection
+        connection.move(to: server.loop)
+        advance(.ticket(connection.id, ticket))
+    }
+
+    // MARK: What scripts ask for
+
+    package func connect(
+        _ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?
+    ) -> ConnectResult {
+        guard let client = members[connection], client.isOpen else { return .refused(.notFound) }
+        guard !client.isTaken else { return .refused(.conflict) }
+        guard client.identity.subprotocol == .relay else {
+            let request = ChannelRequest(
+                client: connection, number: .connection, server: server, port: port,
+                credit: loop.limits.channelCreditBytes)
+            if let refusal = connect(request, metadata) { return .refused(refusal.error) }
+            // What it sends from now on is for the server, and waits until that has accepted.
+            client.here?.beginWaiting()
+            return .channel(nil)
+        }
+        guard let number = nextNumber(client) else { return .refused(.limit) }
+        let request = ChannelRequest(
+            client: connection, number: number, server: server, port: port, credit: loop.limits.channelCreditBytes)
+        let location = location(client)
+        if location == loop.index {
+            loop.expect(connection, number, credit: request.credit)
+        } else {
+            shared.loops[location].mailbox.post(.connection(connection, .expect(number, credit: request.credit)))
+        }
+        guard let refusal = connect(request, metadata) else { return .channel(number.rawValue) }
+        loop.tell(
+            ChannelAddress(loop: location, connection: connection, number: number),
+            .reject(code: refusal.code, reason: refusal.reason))
+        return .refused(refusal.error)
+    }
+
+    /// The next number of a channel that a script opens.
+    private func nextNumber(_ client: Member) -> ChannelNumber? {
+        switch client {
+        case .here(let connection): connection.channels?.scriptNumbers.take()
+        case .away(let connection): connection.takeScriptNumber()
+        }
+    }
+}

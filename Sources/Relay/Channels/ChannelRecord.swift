@@ -1,0 +1,43 @@
+internal import Synchronization
+
+/// What is known of one channel wherever it is: who meets whom, since when, and how much has moved. Shared by the two
+/// ends and by the app that lists it; gone when both ends are.
+final class ChannelRecord: Sendable {
+    let serial: UInt64
+    let client: ConnectionID
+    let server: ServerID
+    let serverConnection: ConnectionID
+    let port: UInt16
+    let remoteAddress: String
+    /// Milliseconds of the monotonic clock.
+    let openedAt: UInt64
+
+    /// Payload and whole messages in one direction. Written by one loop only, so that counting takes no lock.
+    struct Traffic: ~Copyable, Sendable {
+        let bytes = Atomic<Int>(0)
+        let messages = Atomic<Int>(0)
+
+        @inline(__always)
+        func count(_ byteCount: Int, endsMessage: Bool) {
+            bytes.store(bytes.load(ordering: .relaxed) &+ byteCount, ordering: .relaxed)
+            if endsMessage { messages.store(messages.load(ordering: .relaxed) &+ 1, ordering: .relaxed) }
+        }
+    }
+    let toServer = Traffic()
+    let toClient = Traffic()
+
+    private static let last = Atomic<UInt64>(0)
+
+    init(
+        client: ConnectionID, server: ServerID, serverConnection: ConnectionID, port: UInt16, remoteAddress: String,
+        openedAt: UInt64
+    ) {
+        serial = Self.last.wrappingAdd(1, ordering: .relaxed).newValue
+        self.client = client
+        self.server = server
+        self.serverConnection = serverConnection
+        self.port = port
+        self.remoteAddress = remoteAddress
+        self.openedAt = openedAt
+    }
+}

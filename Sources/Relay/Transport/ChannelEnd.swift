@@ -1,0 +1,270 @@
+/// One end of a channel, on the loop of its connection: what the connection may still send, and what goes to it.
+///
+/// The other end is on the same loop (`peer`), or, where a connection has channels to several loops, on another one
+/// (`remote`); it is told the same either way. What it cannot take yet waits in `queue` (multiplexed) or in the
+/// connection's own output (clean), never more than its window.
+final class ChannelEnd {
+    enum Phase: UInt8 {
+        /// The server has not answered. Next: open, over.
+        case opening
+        /// Messages go both ways. Next: over.
+        case open
+        /// For good: nothing comes from the other end, and nothing goes there.
+        case over
+    }
+
+    // SAFETY: a connection gives its ends up before it goes (`Connection.leaveChannels`).
+    unowned(unsafe) let connection: Connection
+    /// `.connection` where the connection is clean: it is the end as a whole.
+    let number: ChannelNumber
+    /// The server's end, not the client's.
+    let isServer: Bool
+    private(set) var phase = Phase.opening
+    private(set) var peer: ChannelEnd?
+    private(set) var remote: ChannelAddress?
+    var record: ChannelRecord?
+
+    // What the connection sends.
+
+    /// Bytes that it may still send.
+    private(set) var credit = 0
+    /// A message of it has begun: whether it is a text.
+    private(set) var openMessage: Bool?
+    /// It has said that no more comes.
+    private(set) var hasEnded = false
+    /// Of a clean connection: what was received and has no credit yet.
+    var stalled: StalledPiece?
+    /// Of a server's end that is opening: what its ticket must tell.
+    var ticketSecret: [UInt8] = []
+
+    // What goes to the connection.
+
+    var window = ReceiveWindow()
+    /// A message to it has begun.
+    private(set) var isInsideMessage = false
+    /// It was told, or will be, that no more comes.
+    private(set) var isEnding = false
+    /// Whole frames that wait for their turn (multiplexed).
+    var queue = OutboundBuffer()
+    /// Behind this one in a list of turns, while `isInTurn`.
+    var next: ChannelEnd?
+    var isInTurn = false
+    /// Of a clean connection: payload that it has been given and that was not granted anew.
+    private var unreturned = 0
+    /// What a clean connection's other end was granted at first.
+    private let cleanWindow: Int
+
+    init(_ connection: Connection, _ number: ChannelNumber, isServer: Bool) {
+        cleanWindow = connection.loop.limits.channelCreditBytes
+        self.connection = connection
+        self.number = number
+        self.isServer = isServer
+    }
+
+    var isClean: Bool { number == .connection }
+    var address: ChannelAddress {
+        ChannelAddress(loop: connection.loop.index, connection: connection.id, number: number)
+    }
+    private var loop: EventLoop { connection.loop }
+    private var limit: Int { loop.limits.channelCreditBytes }
+
+    // MARK: Life
+
+    /// The two ends are found: whichever loop the other one is on. `credit` is what the connection may send.
+    func open(to peer: ChannelEnd?, _ remote: ChannelAddress?, credit: Int, _ record: ChannelRecord?) {
+        phase = .open
+        self.credit = credit
+        self.record = record
+        meet(peer, remote)
+    }
+
+    func meet(_ peer: ChannelEnd?, _ remote: ChannelAddress?) {
+        self.peer = peer
+        self.remote = peer == nil ? remote : nil
+    }
+
+    /// The server's end, while it waits for the answer.
+    func promise(_ credit: Int) { self.credit = credit }
+
+    /// Nothing goes to the other end, nor comes from it, any more. What waits in `queue` still leaves.
+    func detach() {
+        guard phase != .over else { return }
+        phase = .over
+        peer = nil
+        remote = nil
+        stalled = nil
+        connection.detached(self)
+    }
+
+    /// Whether a ticket's secret is that of this open.
+    func isTicket(_ secret: [UInt8]) -> Bool {
+        ticketSecret.withUnsafeBytes { own in secret.withUnsafeBytes { Digest.constantTimeEqual(own, $0) } }
+    }
+
+    /// The connection goes on without being an end of a channel; nobody is told.
+    func dissolve() {
+        phase = .over
+        peer = nil
+        remote = nil
+    }
+
+    // MARK: To the other end
+
+    /// A piece of a message that the connection has sent. False where it has no credit for it: the channel is over.
+    @inline(__always)
+    func send(_ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool) {
+        guard payload.count <= credit else { return fail(.limit, "the credit of the channel was exceeded") }
+        credit &-= payload.count
+        openMessage = more ? isText : nil
+        if let record {
+            if isServer {
+                record.toClient.count(payload.count, endsMessage: !more)
+            } else {
+                record.toServer.count(payload.count, endsMessage: !more)
+            }
+        }
+        if let peer {
+            peer.deliver(payload, isText: isText, more: more)
+        } else if let remote {
+            loop.tell(remote, .data(Array(payload), isText: isText, more: more))
+        }
+    }
+
+    /// The connection says that no more comes.
+    func end() {
+        hasEnded = true
+        tell(.end)
+        if isEnding { detach() }
+    }
+
+    /// The connection wants no more of this channel, or may not have it.
+    func close(_ code: CloseCode, _ reason: String) {
+        tell(.close(code, reason: reason))
+        detach()
+    }
+
+    /// The connection broke a rule of channels: both ends are told, and the connection lives on.
+    func fail(_ code: CloseCode, _ reason: String) {
+        tell(.close(code, reason: reason))
+        finish(code, reason)
+    }
+
+    func tell(_ event: ChannelEvent) {
+        if let peer { peer.receive(event) } else if let remote { loop.tell(remote, event) }
+    }
+
+    // MARK: From the other end
+
+    func receive(_ event: ChannelEvent) {
+        guard phase != .over else { return }
+        switch event {
+        case .accept(let credit, let address, let record):
+            guard phase == .opening else { return }
+            accepted(credit: credit, from: address, record)
+        case .reject(let code, let reason):
+            guard phase == .opening else { return }
+            detach()
+            connection.channelRejected(self, code: code, reason: reason)
+        case .data(let bytes, let isText, let more):
+            bytes.withUnsafeBytes { deliver($0, isText: isText, more: more) }
+        case .credit(let bytes):
+            credit += bytes
+            if isClean {
+                connection.resumeStalled(self)
+            } else {
+                connection.queueChannelFrame(.credit, number, ChannelFrame.payload(credit: bytes))
+            }
+        case .end:
+            isEnding = true
+            if isClean {
+                // A WebSocket cannot be closed by half. What was delivered leaves before the close frame.
+                tell(.close(.normal, reason: ""))
+                detach()
+                return connection.close(.normal, reason: "")
+            }
+            sendInOrder(.end)
+            if hasEnded { detach() }
+        case .close(let code, let reason):
+            finish(code, reason)
+        }
+    }
+
+    private func accepted(credit: Int, from address: ChannelAddress, _ record: ChannelRecord) {
+        // The server may have answered with a connection of its own, so where the other end is may be news.
+        let peer = address.loop == loop.index ? loop.channelEnd(address) : nil
+        open(to: peer, address, credit: credit, record)
+        connection.channelAccepted(self)
+    }
+
+    /// The channel is over; its connection is told, behind what it has been sent before.
+    private func finish(_ code: CloseCode, _ reason: String) {
+        if isClean {
+            detach()
+            return connection.closeClean(code, reason)
+        }
+        sendInOrder(.close, ChannelFrame.payload(code: code.rawValue, reason: reason))
+        detach()
+    }
+
+    /// What goes to the connection. Bounded by `window`; but the heads of frames cost no credit, and empty messages
+    /// cost nothing at all.
+    @inline(__always)
+    func deliver(_ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool) {
+        window.take(payload.count)
+        if isClean {
+            connection.queueClean(payload, isText: isText, isFirst: !isInsideMessage, isLast: !more)
+            isInsideMessage = more
+            unreturned &+= payload.count
+            if connection.queuedBytes > mostWaiting { return overflow() }
+        } else {
+            connection.queueData(self, payload, isText: isText, more: more)
+            if window.held > 0 { passOnCredit() }
+            if queue.byteCount > mostWaiting { return overflow() }
+        }
+    }
+
+    /// A message of one byte makes a frame of eight: with a full window of these so much can wait. Only empty messages
+    /// make more.
+    private var mostWaiting: Int { 9 * limit + (64 << 10) }
+
+    private func overflow() {
+        let reason = "too many empty messages are waiting in the channel"
+        tell(.close(.limit, reason: reason))
+        finish(.limit, reason)
+    }
+
+    private func sendInOrder(_ type: ChannelFrameType, _ payload: [UInt8] = []) {
+        guard !queue.isEmpty else { return connection.queueChannelFrame(type, number, payload) }
+        connection.queueBehindData(self, ChannelFrame.encode(type, number, payload))
+    }
+
+    // MARK: Credit for the other end
+
+    /// The connection grants the other end more.
+    func grant(_ bytes: Int) -> Bool {
+        guard window.grant(bytes) else { return false }
+        passOnCredit()
+        return true
+    }
+
+    /// Tells the other end what may be told by now.
+    func passOnCredit() {
+        let bytes = window.passOn(queued: queue.byteCount, limit: limit)
+        if bytes > 0 { tell(.credit(bytes)) }
+    }
+
+    /// A clean connection has taken some of what it was given: that much may come anew.
+    func returnCredit(queued: Int) {
+        let taken = unreturned - min(unreturned, queued)
+        guard taken >= max(1, cleanWindow / 2) else { return }
+        unreturned -= taken
+        _ = grant(taken)
+    }
+}
+
+/// A piece of a message that has been read from a clean connection and waits for credit.
+struct StalledPiece {
+    var bytes: [UInt8]
+    var isText: Bool
+    var isLast: Bool
+}

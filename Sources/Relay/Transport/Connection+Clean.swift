@@ -1,0 +1,149 @@
+internal import Logging
+
+// A clean connection is one end of one channel as a whole: what it sends and receives are messages of the channel.
+extension Connection {
+    // MARK: Messages in
+
+    /// A piece of a message that goes to the other end. What has no credit stays here, and no more is read until it has.
+    @inline(__always)
+    func cleanData(
+        _ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool, _ end: ChannelEnd
+    ) {
+        guard end.phase == .open else { return }
+        if isFirst {
+            guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
+        }
+        deliveredMessage = true
+        guard piece.count <= end.credit else { return stall(piece, isText: isText, isLast: isLast, end) }
+        guard !piece.isEmpty || isLast else { return }
+        end.send(piece, isText: isText, more: !isLast)
+    }
+
+    private func stall(_ piece: UnsafeRawBufferPointer, isText: Bool, isLast: Bool, _ end: ChannelEnd) {
+        let now = end.credit
+        if now > 0 {
+            end.send(UnsafeRawBufferPointer(rebasing: piece[..<now]), isText: isText, more: true)
+            guard end.phase == .open else { return }
+        }
+        end.stalled = StalledPiece(bytes: Array(piece[now...]), isText: isText, isLast: isLast)
+        deadlines.stalledSince = loop.now
+        beginWaiting()
+        updateTimer()
+    }
+
+    /// The other end grants more.
+    func resumeStalled(_ end: ChannelEnd) {
+        guard let piece = end.stalled else { return }
+        let count = min(piece.bytes.count, end.credit)
+        piece.bytes.withUnsafeBytes { bytes in
+            let isWhole = count == bytes.count
+            end.send(
+                UnsafeRawBufferPointer(rebasing: bytes[..<count]), isText: piece.isText,
+                more: !(isWhole && piece.isLast))
+        }
+        guard end.phase == .open else { return }
+        guard count == piece.bytes.count else {
+            end.stalled?.bytes.removeFirst(count)
+            deadlines.stalledSince = loop.now  // The server reads, if slowly.
+            return
+        }
+        end.stalled = nil
+        deadlines.stalledSince = 0
+        stopWaiting()
+    }
+
+    // MARK: Messages out
+
+    @inline(__always)
+    func queueClean(_ payload: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
+        guard lifecycle.isOpen else { return }
+        queueFrame(isFirst ? (isText ? .text : .binary) : .continuation, payload, isFinal: isLast)
+    }
+
+    // MARK: Opening
+
+    /// The server has accepted.
+    func channelAccepted(_ end: ChannelEnd) {
+        guard end.isClean else {
+            return queueChannelFrame(.accept, end.number, ChannelFrame.payload(credit: end.credit))
+        }
+        if lifecycle.isAdmitting { return letIn() }
+        // A connection that a script has made one end of a channel has waited with what it sends.
+        stopWaiting()
+    }
+
+    /// The server, or the relay, will not have it.
+    func channelRejected(_ end: ChannelEnd, code: UInt16, reason: String) {
+        guard end.isClean else { return reject(channel: end.number, code, reason) }
+        if lifecycle.isAdmitting { return refuse(ChannelReject.status(code), reason) }
+        close(.serverGone, reason: reason)
+    }
+
+    /// The other end has closed the channel.
+    func closeClean(_ code: CloseCode, _ reason: String) {
+        // A dedicated connection, or a client, that is still to be answered.
+        if lifecycle.isBeforeOpen { return refuse(.badGateway, reason.isEmpty ? "The server has left." : reason) }
+        close(code.isValidOnWire || code == .noStatus ? code : .serverGone, reason: reason)
+    }
+
+    /// This connection, a server's, is the answer to the open that `end` waits for.
+    func join(insteadOf end: ChannelEnd) {
+        guard let own = cleanEnd, let record = end.record else { return }
+        let peer = end.peer
+        let remote = end.remote
+        end.detach()
+        if let peer, peer.isClean {
+            // Two clean ends are a pipe, which moves frames as they are.
+            let client = peer.connection
+            own.dissolve()
+            peer.dissolve()
+            pipe(to: client)
+            pipe?.record = record
+            // Neither reads before both can be written to.
+            guard answer(), client.answer() else { return }
+            begin()
+            client.begin()
+        } else {
+            _ = own.window.grant(loop.limits.channelCreditBytes)
+            let promised = own.window.passOn(queued: 0, limit: loop.limits.channelCreditBytes)
+            own.open(to: peer, remote, credit: end.credit, record)
+            own.tell(.accept(credit: promised, from: own.address, record))
+            letIn()
+        }
+    }
+
+    // MARK: The end
+
+    func detached(_ end: ChannelEnd) {
+        guard end.isClean else {
+            channels?.remove(end)
+            return
+        }
+        deadlines.stalledSince = 0
+    }
+
+    /// The connection is ending: the other ends of its channels are told why.
+    func leaveChannels(_ code: CloseCode, _ reason: String) {
+        if let end = cleanEnd, end.phase != .over {
+            if end.isServer, code != .serviceRestart {
+                // A server's dedicated connection ends as servers do, unless it says how.
+                end.close(code == .abnormalClosure ? .serverGone : code, reason)
+            } else {
+                end.close(code, reason)
+            }
+        }
+        guard let channels else { return }
+        let concernsBoth = code == .serviceRestart
+        for end in channels.all where end.phase != .over {
+            if !end.isServer {
+                end.close(code, reason)
+            } else if end.phase == .opening {
+                end.tell(.reject(code: ChannelReject.badGateway, reason: "the server has left"))
+                end.detach()
+            } else {
+                end.close(concernsBoth ? code : .serverGone, concernsBoth ? reason : "the server has left")
+            }
+        }
+        channels.removeAll(to: loop.pool)
+    }
+}

@@ -1,0 +1,322 @@
+internal import Glibc
+
+// A multiplexed connection (subprotocol relay.v1): channel frames in and out. The rules are in docs/relay.v1.md.
+extension Connection {
+    /// The connection carries channels from now on.
+    func beginMultiplexing() {
+        channels = Multiplexer()
+        // Binary messages are frames of channels: they stream, so only texts have a limit.
+        reader.limitsBinary = false
+        System.setUnsentLimit(handle.fileDescriptor, bytes: Multiplexer.unsentBytesInKernel)
+        loop.channelConnections[id] = self
+    }
+
+    // MARK: Frames in
+
+    /// A piece of a binary message.
+    @inline(__always)
+    func channelFrame(_ piece: UnsafeRawBufferPointer, isLast: Bool, _ channels: Multiplexer) {
+        var payload = piece
+        if channels.reading == .head {
+            guard channels.takeHead(&payload) else {
+                if isLast { violated(.protocolError, "a channel frame is shorter than its head") }
+                return
+            }
+            beginFrame(channels)
+            guard lifecycle.isOpen else { return }
+        }
+        switch channels.reading {
+        case .data:
+            if let source = channels.source {
+                let more = channels.type.hasMore || !isLast
+                if !payload.isEmpty || !more { source.send(payload, isText: channels.type.isText, more: more) }
+                // It may have ended by that: what still comes of this frame goes nowhere.
+                if source.phase == .over { channels.source = nil }
+            }
+        case .control:
+            gather(payload, isLast: isLast, channels)
+        case .ignored, .head:
+            break
+        }
+        if isLast { channels.endFrame() }
+    }
+
+    /// The head of a frame is complete: whose is it?
+    @inline(__always)
+    private func beginFrame(_ channels: Multiplexer) {
+        guard channels.type.isData else { return channels.reading = .control }
+        channels.reading = .data
+        if let end = channels.end(channels.number), end.phase == .open, !end.hasEnded,
+            end.openMessage == nil || end.openMessage == channels.type.isText
+        {
+            channels.source = end
+        } else {
+            channels.source = nil
+            misplacedData(channels)
+        }
+    }
+
+    private func misplacedData(_ channels: Multiplexer) {
+        let number = channels.number
+        guard let end = channels.end(number) else {
+            // What was under way when the channel was closed is nobody's fault.
+            if number == .connection { return violated(.protocolError, "a data frame for channel 0") }
+            if !channels.isPast(number) { refuse(channel: number, .protocolError, "there is no such channel") }
+            return
+        }
+        switch end.phase {
+        case .opening where end.isServer:
+            end.tell(.reject(code: ChannelReject.badGateway, reason: "the server sent data before it accepted"))
+            refuse(channel: number, .protocolError, "data before accept")
+            end.detach()
+        case .opening:
+            end.fail(.limit, "the credit of the channel was exceeded")
+        default:
+            end.fail(.protocolError, end.hasEnded ? "data after end" : "the type of a message has changed within it")
+        }
+    }
+
+    private func gather(_ payload: UnsafeRawBufferPointer, isLast: Bool, _ channels: Multiplexer) {
+        guard let maximum = ChannelFrame.maximumPayload(of: channels.type) else {
+            return violated(.protocolError, "a channel frame has an unknown type")
+        }
+        guard assembly.count + payload.count <= maximum else {
+            return violated(.protocolError, "a channel frame is too long for its type")
+        }
+        let frame: ChannelFrame?
+        if isLast, assembly.count == 0 {
+            frame = ChannelFrame.parse(channels.type, payload)
+        } else {
+            assembly.append(payload)
+            guard isLast else { return }
+            frame = ChannelFrame.parse(channels.type, assembly.bytes)
+            assembly.removeAll()
+        }
+        guard let frame else { return violated(.protocolError, "the payload of a channel frame is malformed") }
+        channelFrame(frame, channels.number, channels)
+    }
+
+    private func channelFrame(_ frame: ChannelFrame, _ number: ChannelNumber, _ channels: Multiplexer) {
+        switch frame {
+        case .open(let json):
+            return openRequested(number, json, channels)
+        case .ping(let payload):
+            guard number == .connection else { return violated(.protocolError, "a ping on a channel") }
+            if queuedControlBytes < loop.limits.outboundHighBytes { queueChannelFrame(.pong, .connection, payload) }
+            return
+        default:
+            break
+        }
+        guard let end = channels.end(number) else {
+            guard number != .connection else { return violated(.protocolError, "a frame for channel 0") }
+            // Closes of both sides can cross; so can a credit and a close.
+            if !channels.isPast(number) { refuse(channel: number, .protocolError, "there is no such channel") }
+            return
+        }
+        switch frame {
+        case .accept(let credit): answered(end, credit: credit)
+        case .reject(let code, let reason): rejected(end, code, reason)
+        case .credit(let bytes):
+            if !end.grant(bytes) { end.fail(.protocolError, "the channel was granted too much") }
+        case .end:
+            guard end.phase == .open, !end.hasEnded, end.openMessage == nil else {
+                return end.fail(.protocolError, "an end that is out of place")
+            }
+            end.end()
+        case .close(let code, let reason): closed(end, code, reason)
+        case .open, .ping: break
+        }
+    }
+
+    // MARK: Opening
+
+    private func openRequested(_ number: ChannelNumber, _ json: [UInt8], _ channels: Multiplexer) {
+        guard channels.takePeerNumber(number) else { return violated(.protocolError, "a channel number out of turn") }
+        switch json.withUnsafeBytes({ ChannelOpen.parse($0) }) {
+        case .failure(let malformed):
+            violated(.protocolError, malformed.reason)
+        case .success(let open):
+            guard channels.count < loop.limits.channelsPerConnection else {
+                return reject(
+                    channel: number, ChannelReject.limit, "too many channels (channelsPerConnection)")
+            }
+            let end = ChannelEnd(self, number, isServer: false)
+            channels.insert(end)
+            let credit = open.credit ?? ChannelOpen.defaultCredit
+            _ = end.window.grant(credit)
+            let request = ChannelRequest(
+                client: id, number: number, server: open.server, port: open.port,
+                credit: end.window.passOn(queued: 0, limit: loop.limits.channelCreditBytes))
+            ask(.open(request))
+        }
+    }
+
+    /// The app lets a client in to this connection, which is a server: it is asked.
+    func open(_ opening: ChannelOpening, _ channels: Multiplexer) {
+        guard lifecycle.isOpen else {
+            return loop.tell(opening.client, .reject(code: ChannelReject.badGateway, reason: "the server is leaving"))
+        }
+        guard channels.count < loop.limits.channelsPerConnection, let number = channels.takeOwnNumber() else {
+            let reason = "the server has as many channels as it may (channelsPerConnection)"
+            return loop.tell(opening.client, .reject(code: ChannelReject.limit, reason: reason))
+        }
+        let end = ChannelEnd(self, number, isServer: true)
+        let client = opening.client.loop == loop.index ? loop.channelEnd(opening.client) : nil
+        if opening.client.loop == loop.index {
+            // Gone, or closed by its client, while the app decided.
+            guard let client, client.phase == .opening else { return }
+            client.meet(end, nil)
+        }
+        channels.insert(end)
+        end.promise(opening.credit)
+        end.meet(client, opening.client)
+        end.record = opening.record
+        end.ticketSecret = SecureRandom.bytes(ChannelTicket.secretBytes)
+        let ticket = ChannelTicket(connection: id, number: number, secret: end.ticketSecret)
+        let json = ChannelOpen.encode(
+            server: opening.record.server, port: opening.record.port, remoteAddress: opening.record.remoteAddress,
+            metadata: opening.metadata, credit: opening.credit, ticket: ticket.text)
+        queueChannelFrame(.open, number, json)
+        channels.pruneOpenings()
+        channels.wait(for: number, until: loop.now + Self.openMilliseconds)
+        guard deadlines.opening == .max else { return }
+        deadlines.opening = loop.now + Self.openMilliseconds
+        updateTimer()
+    }
+
+    /// A server has so long to answer an open, be it by its dedicated connection.
+    private static let openMilliseconds: UInt64 = 30_000
+
+    /// Opens are overdue.
+    func openingsDue() {
+        guard let channels else { return deadlines.opening = .max }
+        for end in channels.takeOverdue(at: loop.now) {
+            let reason = "the server has not answered in time"
+            end.tell(.reject(code: ChannelReject.timeout, reason: reason))
+            refuse(channel: end.number, CloseCode(ChannelReject.timeout), reason)
+            end.detach()
+        }
+        deadlines.opening = channels.openings.first?.deadline ?? .max
+    }
+
+    private func answered(_ end: ChannelEnd, credit: Int) {
+        guard end.isServer, end.phase == .opening, let record = end.record else {
+            return end.fail(.protocolError, "an accept of a channel that is not being opened")
+        }
+        _ = end.window.grant(credit)
+        let promised = end.window.passOn(queued: 0, limit: loop.limits.channelCreditBytes)
+        end.open(to: end.peer, end.remote, credit: end.credit, record)
+        end.tell(.accept(credit: promised, from: end.address, record))
+    }
+
+    private func rejected(_ end: ChannelEnd, _ code: UInt16, _ reason: String) {
+        guard end.isServer, end.phase == .opening else {
+            return end.fail(.protocolError, "a reject of a channel that is not being opened")
+        }
+        end.tell(.reject(code: code, reason: reason))
+        end.detach()
+    }
+
+    private func closed(_ end: ChannelEnd, _ code: CloseCode, _ reason: String) {
+        if end.isServer, end.phase == .opening {
+            end.tell(.reject(code: ChannelReject.badGateway, reason: reason))
+            return end.detach()
+        }
+        end.close(code, reason)
+    }
+
+    // MARK: Frames out
+
+    /// Queues a frame that carries no data and waits for none.
+    func queueChannelFrame(_ type: ChannelFrameType, _ number: ChannelNumber, _ payload: [UInt8] = []) {
+        guard lifecycle.isOpen else { return }
+        ChannelFrame.encode(type, number, payload).withUnsafeBytes { queueFrame(.binary, $0) }
+        // Who makes the relay answer and does not read the answers is read no further.
+        if queuedControlBytes > loop.limits.outboundHighBytes { wait(for: self) }
+    }
+
+    /// What waits in front of all channels.
+    private var queuedControlBytes: Int { outbound.byteCount }
+
+    func reject(channel number: ChannelNumber, _ code: UInt16, _ reason: String) {
+        queueChannelFrame(.reject, number, ChannelFrame.payload(code: code, reason: reason))
+    }
+
+    private func refuse(channel number: ChannelNumber, _ code: CloseCode, _ reason: String) {
+        queueChannelFrame(.close, number, ChannelFrame.payload(code: code.rawValue, reason: reason))
+    }
+
+    /// A piece of a message for this connection: at once where nothing is in its way, else in its channel's queue.
+    @inline(__always)
+    func queueData(_ end: ChannelEnd, _ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool) {
+        guard let channels, lifecycle.isOpen else { return }
+        let length = payload.count &+ ChannelFrame.headLength
+        guard !channels.hasBacklog, outbound.byteCount &+ length <= channels.burst else {
+            return queueInTurn(end, payload, isText: isText, more: more, channels)
+        }
+        let type = ChannelFrameType.data(isText: isText, more: more)
+        let head = FrameEncoder.headerLength(payloadLength: length, isMasked: false) &+ ChannelFrame.headLength
+        let room = outbound.reserve(head &+ payload.count, atLeast: head, from: loop.pool)
+        Self.writeDataHead(type, end.number, payloadLength: length, into: room)
+        let first = min(payload.count, room.count &- head)
+        UnsafeMutableRawBufferPointer(rebasing: room[head...]).copyMemory(
+            from: UnsafeRawBufferPointer(rebasing: payload[..<first]))
+        outbound.commit(head &+ first)
+        if first < payload.count {
+            outbound.append(UnsafeRawBufferPointer(rebasing: payload[first...]), from: loop.pool)
+        }
+        setDirty()
+    }
+
+    @inline(__always)
+    private static func writeDataHead(
+        _ type: ChannelFrameType, _ number: ChannelNumber, payloadLength: Int, into room: UnsafeMutableRawBufferPointer
+    ) {
+        // SAFETY: `room` has been reserved for both heads.
+        let base = room.baseAddress!
+        let length = FrameEncoder.writeHeader(
+            isFinal: true, opcode: .binary, payloadLength: payloadLength, into: base)
+        ChannelFrame.writeHead(type, number, into: base + length)
+    }
+
+    /// Cuts what waits into frames that lie in one chunk each, so that chunks can take turns.
+    private func queueInTurn(
+        _ end: ChannelEnd, _ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool, _ channels: Multiplexer
+    ) {
+        let before = end.queue.byteCount
+        // Two bytes and two of length: no chunk holds more than 64 KiB.
+        let head = 4 + ChannelFrame.headLength
+        var rest = payload
+        repeat {
+            let room = end.queue.reserve(
+                head + rest.count, atLeast: head + min(rest.count, 1024), growth: .medium, from: loop.pool)
+            let count = min(rest.count, room.count - head)
+            let length = count + ChannelFrame.headLength
+            let used = FrameEncoder.headerLength(payloadLength: length, isMasked: false) + ChannelFrame.headLength
+            let type = ChannelFrameType.data(isText: isText, more: more || count < rest.count)
+            Self.writeDataHead(type, end.number, payloadLength: length, into: room)
+            UnsafeMutableRawBufferPointer(rebasing: room[used...]).copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: rest[..<count]))
+            end.queue.commit(used + count)
+            rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+        } while !rest.isEmpty
+        channels.queued(end.queue.byteCount - before, of: end)
+        setDirty()
+    }
+
+    /// A frame that must not overtake the data of its channel.
+    func queueBehindData(_ end: ChannelEnd, _ frame: [UInt8]) {
+        guard let channels, lifecycle.isOpen else { return }
+        let before = end.queue.byteCount
+        let head = FrameEncoder.headerLength(payloadLength: frame.count, isMasked: false)
+        let room = end.queue.reserve(
+            head + frame.count, atLeast: head + frame.count, growth: .medium, from: loop.pool)
+        // SAFETY: the room is for the whole frame, which is shorter than a small chunk.
+        _ = FrameEncoder.writeHeader(
+            isFinal: true, opcode: .binary, payloadLength: frame.count, into: room.baseAddress!)
+        frame.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: room[head...]).copyMemory(from: $0) }
+        end.queue.commit(head + frame.count)
+        channels.queued(end.queue.byteCount - before, of: end)
+        setDirty()
+    }
+}
