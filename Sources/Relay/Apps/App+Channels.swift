@@ -153,6 +153,7 @@ extension App {
         _ = end.window.grant(request.credit)
         _ = end.window.passOn(queued: 0, limit: request.credit)
         connection.cleanEnd = end
+        connection.limitsChanged()
         loop.channelConnections[connection.id] = connection
     }
 

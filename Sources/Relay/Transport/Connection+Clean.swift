@@ -4,7 +4,7 @@ internal import Logging
 extension Connection {
     // MARK: Messages in
 
-    /// A piece of a message that goes to the other end. What has no credit stays here, and no more is read until it has.
+    /// A piece of a message for the other end. What has no credit stays here, and no more is read until it has.
     @inline(__always)
     func cleanData(
         _ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool, _ end: ChannelEnd
@@ -122,18 +122,15 @@ extension Connection {
         deadlines.stalledSince = 0
     }
 
-    /// The connection is ending: the other ends of its channels are told why.
-    func leaveChannels(_ code: CloseCode, _ reason: String) {
+    /// The connection is ending: the other ends of its channels are told why. `isSaid` where its peer says so.
+    func leaveChannels(_ code: CloseCode, _ reason: String, isSaid: Bool = false) {
         if let end = cleanEnd, end.phase != .over {
-            if end.isServer, code != .serviceRestart {
-                // A server's dedicated connection ends as servers do, unless it says how.
-                end.close(code == .abnormalClosure ? .serverGone : code, reason)
-            } else {
-                end.close(code, reason)
-            }
+            // A server's dedicated connection ends as servers do, unless it says how.
+            end.close(end.isServer && code == .abnormalClosure ? .serverGone : code, reason)
         }
         guard let channels else { return }
-        let concernsBoth = code == .serviceRestart
+        // The relay drains, or the app is removed.
+        let concernsBoth = !isSaid && (code == .serviceRestart || code == .goingAway)
         for end in channels.all where end.phase != .over {
             if !end.isServer {
                 end.close(code, reason)

@@ -112,8 +112,8 @@ extension Connection {
         }
     }
 
-    /// Whoever is one end of a channel agrees with the other end on a subprotocol, not with the relay: the first that it
-    /// offers is the one, since a browser takes no answer without.
+    /// The ends of a channel agree on a subprotocol between themselves: the first that one offers is the one, since a
+    /// browser takes no answer without.
     private func choose(from offered: [String], _ purpose: PendingUpgrade.Purpose) -> Subprotocol? {
         switch purpose {
         case .client, .dedicated: offered.first.map(Subprotocol.application)

@@ -30,8 +30,6 @@ extension Connection {
             if let source = channels.source {
                 let more = channels.type.hasMore || !isLast
                 if !payload.isEmpty || !more { source.send(payload, isText: channels.type.isText, more: more) }
-                // It may have ended by that: what still comes of this frame goes nowhere.
-                if source.phase == .over { channels.source = nil }
             }
         case .control:
             gather(payload, isLast: isLast, channels)

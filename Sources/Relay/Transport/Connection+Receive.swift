@@ -180,7 +180,7 @@ extension Connection {
                 queueControl(.close, UnsafeRawBufferPointer(start: nil, count: 0))
             }
             passOnClose(code ?? .noStatus, text)
-            leaveChannels(code ?? .noStatus, text)
+            leaveChannels(code ?? .noStatus, text, isSaid: true)
         }
         finish()
     }

@@ -55,8 +55,8 @@ extension Connection {
     func flush() {
         isDirty = false
         guard !lifecycle.isDead else { return removeIfDead() }
-        // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message, and what
-        // is taken from a channel's queue cannot be overtaken any more.
+        // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message, and
+        // what is taken from a channel's queue cannot be overtaken any more.
         repeat {
             channels?.fill(&outbound)
             if let secure {

@@ -156,8 +156,12 @@ final class Connection {
 
     // MARK: Closing
 
-    /// Starts the close handshake; before the handshake there is nobody to tell, so the connection just ends.
+    /// Starts the close handshake; before the 101 the request is refused, and before that the connection just ends.
     func close(_ code: CloseCode, reason: String) {
+        if lifecycle.isAdmitting {
+            leaveChannels(code, reason)
+            return refuse(code == .credentialRevoked ? .unauthorized : .serviceUnavailable, reason)
+        }
         if lifecycle.isBeforeOpen { return disconnect(code: code, reason: reason) }
         guard case .sendClose = lifecycle.closeRequested() else { return }
         remember(code, reason)

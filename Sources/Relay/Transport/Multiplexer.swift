@@ -33,6 +33,7 @@ final class Multiplexer {
     private var drainingCount = 0
     private var lastPeerNumber: UInt32 = 0
     private var lastOwnNumber: UInt32 = 0
+    private var lastScriptNumber: UInt32 = 0
     var scriptNumbers = ScriptNumbers()
     /// Opens that wait for the answer of this connection, a server: the oldest first.
     private(set) var openings: [(deadline: UInt64, number: ChannelNumber)] = []
@@ -53,8 +54,8 @@ final class Multiplexer {
     private static let freshTurnsInRow = 3
     private(set) var burst = leastBurst
 
-    /// With a burst and 16 KiB unsent in the kernel, a small message waits for 32 KiB: 26 ms at 10 Mbit/s. A socket that
-    /// takes all that it is given is given more.
+    /// With a burst and 16 KiB unsent in the kernel, a small message waits for 32 KiB: 26 ms at 10 Mbit/s. A socket
+    /// that takes all that it is given is given more.
     static let leastBurst = 16 << 10
     static let mostBurst = 256 << 10
     static let unsentBytesInKernel: Int32 = 16 << 10
@@ -106,11 +107,15 @@ final class Multiplexer {
 
     var all: [ChannelEnd] { Array(ends.values) }
 
-    func insert(_ end: ChannelEnd) { ends[end.number.rawValue] = end }
+    func insert(_ end: ChannelEnd) {
+        ends[end.number.rawValue] = end
+        if end.number.isScripts { lastScriptNumber = max(lastScriptNumber, end.number.rawValue) }
+    }
 
     func remove(_ end: ChannelEnd) {
         guard ends.removeValue(forKey: end.number.rawValue) != nil else { return }
         if last === end { last = nil }
+        if source === end { source = nil }
         if end.isInTurn { drainingCount += 1 }
     }
 
@@ -133,7 +138,7 @@ final class Multiplexer {
     /// Whether a channel of this number was there once.
     func isPast(_ number: ChannelNumber) -> Bool {
         if number.isPeers { return number.rawValue <= lastPeerNumber }
-        return number.rawValue & 2 != 0 || number.rawValue <= lastOwnNumber
+        return number.rawValue <= (number.isScripts ? lastScriptNumber : lastOwnNumber)
     }
 
     // MARK: Opens that wait
