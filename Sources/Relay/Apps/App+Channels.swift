@@ -135,9 +135,8 @@ extension App {
         place(client, server)
         let record = ChannelRecord(
             client: request.client, server: request.server, serverConnection: holder, port: request.port,
-            remoteAddress: client.address.host, openedAt: loop.now)
+            remoteAddress: client.address.host, openedAt: loop.now, load: shared.loops[server.loop].load)
         channels.append(record)
-        _ = shared.loops[server.loop].load.wrappingAdd(1, ordering: .relaxed)
         let address = ChannelAddress(loop: client.loop, connection: request.client, number: request.number)
         advance(
             .opening(
@@ -170,12 +169,10 @@ extension App {
 
     /// The home loop, unless another one has less to do.
     private func leastLoadedLoop() -> Int {
-        var best = loop.index
-        for other in shared.loops
-        where other.load.load(ordering: .relaxed) < shared.loops[best].load.load(ordering: .relaxed) {
-            best = other.index
-        }
-        return best
+        func load(_ loop: EventLoop) -> Int { loop.load.channels.load(ordering: .relaxed) }
+        var best = loop
+        for other in shared.loops where load(other) < load(best) { best = other }
+        return best.index
     }
 
     /// Where a member is at this moment, be it about to leave.

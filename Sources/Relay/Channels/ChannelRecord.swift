@@ -1,5 +1,10 @@
 internal import Synchronization
 
+/// How many channels a loop carries: what decides where the next server goes.
+final class LoopLoad: Sendable {
+    let channels = Atomic<Int>(0)
+}
+
 /// What is known of one channel wherever it is: who meets whom, since when, and how much has moved. Shared by the two
 /// ends and by the app that lists it; gone when both ends are.
 final class ChannelRecord: Sendable {
@@ -26,11 +31,12 @@ final class ChannelRecord: Sendable {
     let toServer = Traffic()
     let toClient = Traffic()
 
+    private let load: LoopLoad
     private static let last = Atomic<UInt64>(0)
 
     init(
         client: ConnectionID, server: ServerID, serverConnection: ConnectionID, port: UInt16, remoteAddress: String,
-        openedAt: UInt64
+        openedAt: UInt64, load: LoopLoad
     ) {
         serial = Self.last.wrappingAdd(1, ordering: .relaxed).newValue
         self.client = client
@@ -39,5 +45,9 @@ final class ChannelRecord: Sendable {
         self.port = port
         self.remoteAddress = remoteAddress
         self.openedAt = openedAt
+        self.load = load
+        load.channels.add(1, ordering: .relaxed)
     }
+
+    deinit { load.channels.subtract(1, ordering: .relaxed) }
 }

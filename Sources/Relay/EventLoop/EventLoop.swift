@@ -1,7 +1,6 @@
 internal import CLinux
 internal import Glibc
 internal import Logging
-internal import Synchronization
 
 /// One thread's share of the relay: its sockets, timers, apps and mailbox. A turn of the loop goes one way:
 ///
@@ -29,8 +28,7 @@ final class EventLoop: @unchecked Sendable {
 
     /// The connections of this loop that are, or carry, ends of channels.
     var channelConnections: [ConnectionID: Connection] = [:]
-    /// Channels that this loop has been given to carry: what decides where the next server goes.
-    let load = Atomic<Int>(0)
+    let load = LoopLoad()
 
     private var wheel = TimerWheel()
     /// Timers that are due; those before `firedCount` have been served.

@@ -13,7 +13,6 @@ extension Connection {
         if isFirst {
             guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
         }
-        deliveredMessage = true
         guard piece.count <= end.credit else { return stall(piece, isText: isText, isLast: isLast, end) }
         guard !piece.isEmpty || isLast else { return }
         end.send(piece, isText: isText, more: !isLast)

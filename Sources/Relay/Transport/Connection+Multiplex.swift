@@ -22,6 +22,7 @@ extension Connection {
                 if isLast { violated(.protocolError, "a channel frame is shorter than its head") }
                 return
             }
+            guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
             beginFrame(channels)
             guard lifecycle.isOpen else { return }
         }
@@ -91,6 +92,7 @@ extension Connection {
             assembly.removeAll()
         }
         guard let frame else { return violated(.protocolError, "the payload of a channel frame is malformed") }
+        deliveredMessage = true  // An open can run a script.
         channelFrame(frame, channels.number, channels)
     }
 

@@ -58,7 +58,7 @@ extension Connection {
         // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message, and
         // what is taken from a channel's queue cannot be overtaken any more.
         repeat {
-            channels?.fill(&outbound)
+            channels?.fill(&outbound, encrypted: secure?.ciphertext.byteCount ?? 0)
             if let secure {
                 encrypt(secure)
                 if !sendFailed { transmit(&secure.ciphertext) }
@@ -94,7 +94,7 @@ extension Connection {
             switch loop.backend.send(&handle, wire) {
             case .sent(let count):
                 wire.consume(count, to: loop.pool)
-                channels?.sent(all: wire.isEmpty)
+                channels?.sent(count, all: wire.isEmpty)
             case .pending:
                 isSending = true
                 return
@@ -113,7 +113,7 @@ extension Connection {
         } else {
             outbound.consume(count, to: loop.pool)
         }
-        channels?.sent(all: secure?.ciphertext.isEmpty ?? outbound.isEmpty)
+        channels?.sent(count, all: secure?.ciphertext.isEmpty ?? outbound.isEmpty)
         // Mostly that was all, and nobody waits for it.
         if queuedBytes == 0, waiters.isEmpty, deadlines.slowSince == 0, !lifecycle.isFinishing, cleanEnd == nil {
             return
@@ -151,9 +151,17 @@ extension Connection {
             }
         }
         if queued > loop.limits.outboundHighBytes {
-            guard deadlines.slowSince == 0 else { return }
-            deadlines.slowSince = loop.now
-            updateTimer()
+            guard deadlines.slowSince > 0 else {
+                deadlines.slowSince = loop.now
+                channels?.takenBytes = 0
+                return updateTimer()
+            }
+            // Who fills a multiplexed connection does not wait until it has drained, so it may well be above for ever:
+            // slow is who does not take within the deadline what others have to.
+            if let channels, channels.takenBytes >= loop.limits.outboundHighBytes - loop.limits.outboundLowBytes {
+                deadlines.slowSince = loop.now
+                channels.takenBytes = 0
+            }
         } else if queued <= loop.limits.outboundLowBytes {
             // Not before: between the two marks those who wait still wait, and the deadline is theirs.
             deadlines.slowSince = 0

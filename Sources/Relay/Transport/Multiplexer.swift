@@ -53,6 +53,8 @@ final class Multiplexer {
     private var freshTurns = 0
     private static let freshTurnsInRow = 3
     private(set) var burst = leastBurst
+    /// What the socket has taken since its slowness is being watched.
+    var takenBytes = 0
 
     /// With a burst and 16 KiB unsent in the kernel, a small message waits for 32 KiB: 26 ms at 10 Mbit/s. A socket
     /// that takes all that it is given is given more.
@@ -184,9 +186,9 @@ final class Multiplexer {
         if end.phase == .over { drainingCount += 1 }
     }
 
-    /// Moves chunks to `output` until it holds a burst, or nothing waits.
-    func fill(_ output: inout OutboundBuffer) {
-        while output.byteCount < burst, let end = takeNext() {
+    /// Moves chunks to `output` until it holds a burst, of which `encrypted` bytes are further already, or nothing waits.
+    func fill(_ output: inout OutboundBuffer, encrypted: Int) {
+        while output.byteCount + encrypted < burst, let end = takeNext() {
             let before = output.byteCount
             output.takeFirst(of: &end.queue)
             backlogBytes -= output.byteCount - before
@@ -222,9 +224,12 @@ final class Multiplexer {
         backlogBytes = 0
     }
 
-    /// The socket has taken all that it was given, or not.
+    /// The socket has taken so much, and that was all that it was given, or not.
     @inline(__always)
-    func sent(all: Bool) { burst = all ? min(burst &* 2, Self.mostBurst) : Self.leastBurst }
+    func sent(_ count: Int, all: Bool) {
+        takenBytes &+= count
+        burst = all ? min(burst &* 2, Self.mostBurst) : Self.leastBurst
+    }
 }
 
 /// The numbers of channels that scripts open: even, and not divisible by four. The app gives them, which may be on
