@@ -227,6 +227,10 @@ final class ChannelEnd {
     /// make more.
     private var mostWaiting: Int { 9 * limit + (64 << 10) }
 
+    /// Heads of frames make the most of what waits: who can be held back for it is, before it becomes too much.
+    @inline(__always)
+    var isCrowded: Bool { queue.byteCount > 2 * limit }
+
     private func overflow() {
         let reason = "too many empty messages are waiting in the channel"
         tell(.close(.limit, reason: reason))

@@ -16,6 +16,7 @@ extension Connection {
         guard piece.count <= end.credit else { return stall(piece, isText: isText, isLast: isLast, end) }
         guard !piece.isEmpty || isLast else { return }
         end.send(piece, isText: isText, more: !isLast)
+        if let peer = end.peer, peer.isCrowded { wait(for: peer.connection) }
     }
 
     private func stall(_ piece: UnsafeRawBufferPointer, isText: Bool, isLast: Bool, _ end: ChannelEnd) {

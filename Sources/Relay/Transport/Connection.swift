@@ -274,9 +274,14 @@ final class Connection {
         guard !waiters.isEmpty else { return }
         let released = waiters
         waiters = []
-        // Others than itself wait only at home, where the app knows them.
         for id in released {
-            if id == self.id { stopWaiting() } else if !isAway { app?.members[id]?.stopWaiting() }
+            if id == self.id {
+                stopWaiting()
+            } else if let connection = loop.channelConnections[id] {
+                connection.stopWaiting()
+            } else if !isAway {
+                app?.members[id]?.stopWaiting()
+            }
         }
     }
 
