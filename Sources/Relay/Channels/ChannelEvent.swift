@@ -8,6 +8,8 @@ struct ChannelAddress: Hashable, Sendable {
 
 /// What one end of a channel tells the other. On one loop it is a call, between loops a message.
 enum ChannelEvent: Sendable {
+    /// The server is being asked, at this address: whoever gives up says so there.
+    case asked(at: ChannelAddress)
     /// The server has accepted: so many bytes may be sent to it, at this address.
     case accept(credit: Int, from: ChannelAddress, ChannelRecord)
     case reject(code: UInt16, reason: String)

@@ -5,6 +5,19 @@ final class LoopLoad: Sendable {
     let channels = Atomic<Int>(0)
 }
 
+/// Payload and whole messages in one direction of a channel. Written by one loop only, so that counting takes no lock. An
+/// object of its own, because a record that is known to lists is dear to hold and let go.
+final class ChannelTraffic: Sendable {
+    let bytes = Atomic<Int>(0)
+    let messages = Atomic<Int>(0)
+
+    @inline(__always)
+    func count(_ byteCount: Int, endsMessage: Bool) {
+        bytes.store(bytes.load(ordering: .relaxed) &+ byteCount, ordering: .relaxed)
+        if endsMessage { messages.store(messages.load(ordering: .relaxed) &+ 1, ordering: .relaxed) }
+    }
+}
+
 /// What is known of one channel wherever it is: who meets whom, since when, and how much has moved. Shared by the two
 /// ends and by the app that lists it; gone when both ends are.
 final class ChannelRecord: Sendable {
@@ -17,19 +30,8 @@ final class ChannelRecord: Sendable {
     /// Milliseconds of the monotonic clock.
     let openedAt: UInt64
 
-    /// Payload and whole messages in one direction. Written by one loop only, so that counting takes no lock.
-    struct Traffic: ~Copyable, Sendable {
-        let bytes = Atomic<Int>(0)
-        let messages = Atomic<Int>(0)
-
-        @inline(__always)
-        func count(_ byteCount: Int, endsMessage: Bool) {
-            bytes.store(bytes.load(ordering: .relaxed) &+ byteCount, ordering: .relaxed)
-            if endsMessage { messages.store(messages.load(ordering: .relaxed) &+ 1, ordering: .relaxed) }
-        }
-    }
-    let toServer = Traffic()
-    let toClient = Traffic()
+    let toServer = ChannelTraffic()
+    let toClient = ChannelTraffic()
 
     private let load: LoopLoad
     private static let last = Atomic<UInt64>(0)

@@ -13,9 +13,12 @@ extension EventLoop {
             return shared.loops[address.loop].mailbox.post(.channel(address, event))
         }
         if let end = channelEnd(address) { return end.receive(event) }
-        // The client has left while its server was asked.
-        if case .accept(_, let server, _) = event {
+        switch event {
+        case .asked(let server), .accept(_, let server, _):
+            // The client has left while its server was asked.
             tell(server, .close(.goingAway, reason: "the client has left"))
+        case .reject, .data, .credit, .end, .close:
+            break
         }
     }
 

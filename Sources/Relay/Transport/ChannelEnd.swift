@@ -20,9 +20,15 @@ final class ChannelEnd {
     /// The server's end, not the client's.
     let isServer: Bool
     private(set) var phase = Phase.opening
-    private(set) var peer: ChannelEnd?
+    // SAFETY: each end is held by its connection, and an end that goes takes itself from the other (`detach`). No
+    // strong reference, so that a frame costs no counting.
+    private var other: Unmanaged<ChannelEnd>?
     private(set) var remote: ChannelAddress?
-    var record: ChannelRecord?
+    var record: ChannelRecord? {
+        didSet { traffic = record.map { Unmanaged.passUnretained(isServer ? $0.toClient : $0.toServer) } }
+    }
+    // SAFETY: `record` holds it.
+    private var traffic: Unmanaged<ChannelTraffic>?
 
     // What the connection sends.
 
@@ -61,6 +67,7 @@ final class ChannelEnd {
         self.isServer = isServer
     }
 
+    var peer: ChannelEnd? { other?.takeUnretainedValue() }
     var isClean: Bool { number == .connection }
     var address: ChannelAddress {
         ChannelAddress(loop: connection.loop.index, connection: connection.id, number: number)
@@ -79,7 +86,7 @@ final class ChannelEnd {
     }
 
     func meet(_ peer: ChannelEnd?, _ remote: ChannelAddress?) {
-        self.peer = peer
+        other = peer.map { Unmanaged.passUnretained($0) }
         self.remote = peer == nil ? remote : nil
     }
 
@@ -89,9 +96,7 @@ final class ChannelEnd {
     /// Nothing goes to the other end, nor comes from it, any more. What waits in `queue` still leaves.
     func detach() {
         guard phase != .over else { return }
-        phase = .over
-        peer = nil
-        remote = nil
+        dissolve()
         stalled = nil
         connection.detached(self)
     }
@@ -104,30 +109,37 @@ final class ChannelEnd {
     /// The connection goes on without being an end of a channel; nobody is told.
     func dissolve() {
         phase = .over
-        peer = nil
+        if let peer, peer.peer === self { peer.other = nil }
+        other = nil
         remote = nil
     }
 
     // MARK: To the other end
 
-    /// A piece of a message that the connection has sent. False where it has no credit for it: the channel is over.
+    /// A piece of a message that the connection has sent, masked with `key` (0: plain). Without credit for it the
+    /// channel is over.
     @inline(__always)
-    func send(_ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool) {
+    func send(_ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool) {
         guard payload.count <= credit else { return fail(.limit, "the credit of the channel was exceeded") }
         credit &-= payload.count
         openMessage = more ? isText : nil
-        if let record {
-            if isServer {
-                record.toClient.count(payload.count, endsMessage: !more)
-            } else {
-                record.toServer.count(payload.count, endsMessage: !more)
-            }
-        }
-        if let peer {
-            peer.deliver(payload, isText: isText, more: more)
+        traffic?._withUnsafeGuaranteedRef { $0.count(payload.count, endsMessage: !more) }
+        if let other {
+            other._withUnsafeGuaranteedRef { $0.deliver(payload, key: key, isText: isText, more: more) }
         } else if let remote {
-            loop.tell(remote, .data(Array(payload), isText: isText, more: more))
+            mail(payload, key: key, isText: isText, more: more, to: remote)
         }
+    }
+
+    private func mail(
+        _ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool, to remote: ChannelAddress
+    ) {
+        let bytes = [UInt8](unsafeUninitializedCapacity: payload.count) { room, count in
+            count = payload.count
+            Masking.copy(
+                payload, to: UnsafeMutableRawBufferPointer(start: room.baseAddress, count: count), key: key)
+        }
+        loop.tell(remote, .data(bytes, isText: isText, more: more))
     }
 
     /// The connection says that no more comes.
@@ -139,14 +151,20 @@ final class ChannelEnd {
 
     /// The connection wants no more of this channel, or may not have it.
     func close(_ code: CloseCode, _ reason: String) {
-        tell(.close(code, reason: reason))
+        tellEnd(code, reason)
         detach()
     }
 
     /// The connection broke a rule of channels: both ends are told, and the connection lives on.
     func fail(_ code: CloseCode, _ reason: String) {
-        tell(.close(code, reason: reason))
+        tellEnd(code, reason)
         finish(code, reason)
+    }
+
+    /// The other end hears that the channel is over; a client that still waits for its server, that it will not be.
+    private func tellEnd(_ code: CloseCode, _ reason: String) {
+        let isAnswer = isServer && phase == .opening
+        tell(isAnswer ? .reject(code: ChannelReject.badGateway, reason: reason) : .close(code, reason: reason))
     }
 
     func tell(_ event: ChannelEvent) {
@@ -158,6 +176,8 @@ final class ChannelEnd {
     func receive(_ event: ChannelEvent) {
         guard phase != .over else { return }
         switch event {
+        case .asked(let address):
+            meet(nil, address)
         case .accept(let credit, let address, let record):
             guard phase == .opening else { return }
             accepted(credit: credit, from: address, record)
@@ -166,7 +186,7 @@ final class ChannelEnd {
             detach()
             connection.channelRejected(self, code: code, reason: reason)
         case .data(let bytes, let isText, let more):
-            bytes.withUnsafeBytes { deliver($0, isText: isText, more: more) }
+            bytes.withUnsafeBytes { deliver($0, key: 0, isText: isText, more: more) }
         case .credit(let bytes):
             credit += bytes
             if isClean {
@@ -209,17 +229,17 @@ final class ChannelEnd {
     /// What goes to the connection. Bounded by `window`; but the heads of frames cost no credit, and empty messages
     /// cost nothing at all.
     @inline(__always)
-    func deliver(_ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool) {
+    func deliver(_ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool) {
         window.take(payload.count)
         if isClean {
-            connection.queueClean(payload, isText: isText, isFirst: !isInsideMessage, isLast: !more)
+            connection.queueClean(payload, key: key, isText: isText, isFirst: !isInsideMessage, isLast: !more)
             isInsideMessage = more
             unreturned &+= payload.count
             if connection.queuedBytes > mostWaiting { return overflow() }
         } else {
-            connection.queueData(self, payload, isText: isText, more: more)
+            connection.queueData(self, payload, key: key, isText: isText, more: more)
             if window.held > 0 { passOnCredit() }
-            if queue.byteCount > mostWaiting { return overflow() }
+            if !queue.isEmpty, queue.byteCount > mostWaiting { return overflow() }
         }
     }
 

@@ -4,25 +4,48 @@ internal import Logging
 extension Connection {
     // MARK: Messages in
 
+    func readClean(_ bytes: UnsafeMutableRawBufferPointer, _ end: ChannelEnd) {
+        var offset = 0
+        var key: UInt32 = 0
+        while lifecycle.readsFrames {
+            let event = reader.nextMasked(bytes, &offset, key: &key, checksText: true)
+            switch event {
+            case .needsInput:
+                return
+            case .data(let isText, let range, let isFirst, let isLast):
+                guard lifecycle.isOpen else { continue }
+                let piece = UnsafeMutableRawBufferPointer(rebasing: bytes[range])
+                cleanData(piece, key: key, isText: isText, isFirst: isFirst, isLast: isLast, end)
+            case .ping, .pong, .close, .violation:
+                control(event)
+            }
+            if leavesUnread(bytes, offset) { return }
+        }
+    }
+
     /// A piece of a message for the other end. What has no credit stays here, and no more is read until it has.
     @inline(__always)
-    func cleanData(
-        _ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool, _ end: ChannelEnd
+    private func cleanData(
+        _ piece: UnsafeMutableRawBufferPointer, key: UInt32, isText: Bool, isFirst: Bool, isLast: Bool,
+        _ end: ChannelEnd
     ) {
         guard end.phase == .open else { return }
         if isFirst {
             guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
         }
-        guard piece.count <= end.credit else { return stall(piece, isText: isText, isLast: isLast, end) }
+        guard piece.count <= end.credit else {
+            Masking.apply(key, to: piece)
+            return stall(UnsafeRawBufferPointer(piece), isText: isText, isLast: isLast, end)
+        }
         guard !piece.isEmpty || isLast else { return }
-        end.send(piece, isText: isText, more: !isLast)
+        end.send(UnsafeRawBufferPointer(piece), key: key, isText: isText, more: !isLast)
         if let peer = end.peer, peer.isCrowded { wait(for: peer.connection) }
     }
 
     private func stall(_ piece: UnsafeRawBufferPointer, isText: Bool, isLast: Bool, _ end: ChannelEnd) {
         let now = end.credit
         if now > 0 {
-            end.send(UnsafeRawBufferPointer(rebasing: piece[..<now]), isText: isText, more: true)
+            end.send(UnsafeRawBufferPointer(rebasing: piece[..<now]), key: 0, isText: isText, more: true)
             guard end.phase == .open else { return }
         }
         end.stalled = StalledPiece(bytes: Array(piece[now...]), isText: isText, isLast: isLast)
@@ -38,7 +61,7 @@ extension Connection {
         piece.bytes.withUnsafeBytes { bytes in
             let isWhole = count == bytes.count
             end.send(
-                UnsafeRawBufferPointer(rebasing: bytes[..<count]), isText: piece.isText,
+                UnsafeRawBufferPointer(rebasing: bytes[..<count]), key: 0, isText: piece.isText,
                 more: !(isWhole && piece.isLast))
         }
         guard end.phase == .open else { return }
@@ -55,9 +78,9 @@ extension Connection {
     // MARK: Messages out
 
     @inline(__always)
-    func queueClean(_ payload: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
+    func queueClean(_ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, isFirst: Bool, isLast: Bool) {
         guard lifecycle.isOpen else { return }
-        queueFrame(isFirst ? (isText ? .text : .binary) : .continuation, payload, isFinal: isLast)
+        queueFrame(isFirst ? (isText ? .text : .binary) : .continuation, payload, isFinal: isLast, key: key)
     }
 
     // MARK: Opening
@@ -134,9 +157,6 @@ extension Connection {
         for end in channels.all where end.phase != .over {
             if !end.isServer {
                 end.close(code, reason)
-            } else if end.phase == .opening {
-                end.tell(.reject(code: ChannelReject.badGateway, reason: "the server has left"))
-                end.detach()
             } else {
                 end.close(concernsBoth ? code : .serverGone, concernsBoth ? reason : "the server has left")
             }

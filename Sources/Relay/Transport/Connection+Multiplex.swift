@@ -7,18 +7,43 @@ extension Connection {
         channels = Multiplexer()
         // Binary messages are frames of channels: they stream, so only texts have a limit.
         reader.limitsBinary = false
-        System.setUnsentLimit(handle.fileDescriptor, bytes: Multiplexer.unsentBytesInKernel)
+        System.setUnsentLimit(handle.fileDescriptor, bytes: Int32(Multiplexer.leastBurst))
         loop.channelConnections[id] = self
     }
 
     // MARK: Frames in
 
-    /// A piece of a binary message.
+    func readChannels(_ bytes: UnsafeMutableRawBufferPointer, _ channels: Multiplexer) {
+        var offset = 0
+        var key: UInt32 = 0
+        while lifecycle.readsFrames {
+            let event = reader.nextMasked(bytes, &offset, key: &key, checksText: true)
+            switch event {
+            case .needsInput:
+                return
+            case .data(let isText, let range, let isFirst, let isLast):
+                let piece = UnsafeMutableRawBufferPointer(rebasing: bytes[range])
+                if isText {
+                    data(UnsafeRawBufferPointer(piece), isText: true, isFirst: isFirst, isLast: isLast)
+                } else if lifecycle.isOpen {
+                    channelFrame(piece, key: key, isLast: isLast, channels)
+                }
+            case .ping, .pong, .close, .violation:
+                control(event)
+            }
+            if leavesUnread(bytes, offset) { return }
+        }
+    }
+
+    /// A piece of a binary message, masked with `key`.
     @inline(__always)
-    func channelFrame(_ piece: UnsafeRawBufferPointer, isLast: Bool, _ channels: Multiplexer) {
+    private func channelFrame(
+        _ piece: UnsafeMutableRawBufferPointer, key: UInt32, isLast: Bool, _ channels: Multiplexer
+    ) {
         var payload = piece
+        var key = key
         if channels.reading == .head {
-            guard channels.takeHead(&payload) else {
+            guard channels.takeHead(&payload, key: &key) else {
                 if isLast { violated(.protocolError, "a channel frame is shorter than its head") }
                 return
             }
@@ -30,10 +55,16 @@ extension Connection {
         case .data:
             if let source = channels.source {
                 let more = channels.type.hasMore || !isLast
-                if !payload.isEmpty || !more { source.send(payload, isText: channels.type.isText, more: more) }
+                if !payload.isEmpty || !more {
+                    source._withUnsafeGuaranteedRef {
+                        $0.send(
+                            UnsafeRawBufferPointer(payload), key: key, isText: channels.type.isText, more: more)
+                    }
+                }
             }
         case .control:
-            gather(payload, isLast: isLast, channels)
+            Masking.apply(key, to: payload)
+            gather(UnsafeRawBufferPointer(payload), isLast: isLast, channels)
         case .ignored, .head:
             break
         }
@@ -48,7 +79,7 @@ extension Connection {
         if let end = channels.end(channels.number), end.phase == .open, !end.hasEnded,
             end.openMessage == nil || end.openMessage == channels.type.isText
         {
-            channels.source = end
+            channels.source = Unmanaged.passUnretained(end)
         } else {
             channels.source = nil
             misplacedData(channels)
@@ -65,9 +96,7 @@ extension Connection {
         }
         switch end.phase {
         case .opening where end.isServer:
-            end.tell(.reject(code: ChannelReject.badGateway, reason: "the server sent data before it accepted"))
-            refuse(channel: number, .protocolError, "data before accept")
-            end.detach()
+            end.fail(.protocolError, "the server sent data before it accepted")
         case .opening:
             end.fail(.limit, "the credit of the channel was exceeded")
         default:
@@ -123,7 +152,7 @@ extension Connection {
                 return end.fail(.protocolError, "an end that is out of place")
             }
             end.end()
-        case .close(let code, let reason): closed(end, code, reason)
+        case .close(let code, let reason): end.close(code, reason)
         case .open, .ping: break
         }
     }
@@ -177,6 +206,7 @@ extension Connection {
             server: opening.record.server, port: opening.record.port, remoteAddress: opening.record.remoteAddress,
             metadata: opening.metadata, credit: opening.credit, ticket: ticket.text)
         queueChannelFrame(.open, number, json)
+        if client == nil { loop.tell(opening.client, .asked(at: end.address)) }
         channels.pruneOpenings()
         channels.wait(for: number, until: loop.now + Self.openMilliseconds)
         guard deadlines.opening == .max else { return }
@@ -217,14 +247,6 @@ extension Connection {
         end.detach()
     }
 
-    private func closed(_ end: ChannelEnd, _ code: CloseCode, _ reason: String) {
-        if end.isServer, end.phase == .opening {
-            end.tell(.reject(code: ChannelReject.badGateway, reason: reason))
-            return end.detach()
-        }
-        end.close(code, reason)
-    }
-
     // MARK: Frames out
 
     /// Queues a frame that carries no data and waits for none.
@@ -248,22 +270,26 @@ extension Connection {
 
     /// A piece of a message for this connection: at once where nothing is in its way, else in its channel's queue.
     @inline(__always)
-    func queueData(_ end: ChannelEnd, _ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool) {
+    func queueData(
+        _ end: ChannelEnd, _ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool
+    ) {
         guard let channels, lifecycle.isOpen else { return }
         let length = payload.count &+ ChannelFrame.headLength
         guard !channels.hasBacklog, outbound.byteCount &+ length <= channels.burst else {
-            return queueInTurn(end, payload, isText: isText, more: more, channels)
+            return queueInTurn(end, payload, key: key, isText: isText, more: more, channels)
         }
         let type = ChannelFrameType.data(isText: isText, more: more)
         let head = FrameEncoder.headerLength(payloadLength: length, isMasked: false) &+ ChannelFrame.headLength
         let room = outbound.reserve(head &+ payload.count, atLeast: head, from: loop.pool)
         Self.writeDataHead(type, end.number, payloadLength: length, into: room)
         let first = min(payload.count, room.count &- head)
-        UnsafeMutableRawBufferPointer(rebasing: room[head...]).copyMemory(
-            from: UnsafeRawBufferPointer(rebasing: payload[..<first]))
+        Masking.copy(
+            UnsafeRawBufferPointer(rebasing: payload[..<first]),
+            to: UnsafeMutableRawBufferPointer(rebasing: room[head..<(head &+ first)]), key: key)
         outbound.commit(head &+ first)
         if first < payload.count {
-            outbound.append(UnsafeRawBufferPointer(rebasing: payload[first...]), from: loop.pool)
+            let rest = UnsafeRawBufferPointer(rebasing: payload[first...])
+            outbound.append(rest, key: Masking.rotated(key, by: first), from: loop.pool)
         }
         setDirty()
     }
@@ -281,12 +307,14 @@ extension Connection {
 
     /// Cuts what waits into frames that lie in one chunk each, so that chunks can take turns.
     private func queueInTurn(
-        _ end: ChannelEnd, _ payload: UnsafeRawBufferPointer, isText: Bool, more: Bool, _ channels: Multiplexer
+        _ end: ChannelEnd, _ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool,
+        _ channels: Multiplexer
     ) {
         let before = end.queue.byteCount
         // Two bytes and two of length: no chunk holds more than 64 KiB.
         let head = 4 + ChannelFrame.headLength
         var rest = payload
+        var key = key
         repeat {
             let room = end.queue.reserve(
                 head + rest.count, atLeast: head + min(rest.count, 1024), growth: .medium, from: loop.pool)
@@ -295,9 +323,11 @@ extension Connection {
             let used = FrameEncoder.headerLength(payloadLength: length, isMasked: false) + ChannelFrame.headLength
             let type = ChannelFrameType.data(isText: isText, more: more || count < rest.count)
             Self.writeDataHead(type, end.number, payloadLength: length, into: room)
-            UnsafeMutableRawBufferPointer(rebasing: room[used...]).copyMemory(
-                from: UnsafeRawBufferPointer(rebasing: rest[..<count]))
+            Masking.copy(
+                UnsafeRawBufferPointer(rebasing: rest[..<count]),
+                to: UnsafeMutableRawBufferPointer(rebasing: room[used..<(used + count)]), key: key)
             end.queue.commit(used + count)
+            key = Masking.rotated(key, by: count)
             rest = UnsafeRawBufferPointer(rebasing: rest[count...])
         } while !rest.isEmpty
         channels.queued(end.queue.byteCount - before, of: end)

@@ -82,6 +82,8 @@ extension Connection {
 
     private func readFrames(_ bytes: UnsafeMutableRawBufferPointer) {
         var offset = 0
+        if let channels { return readChannels(bytes, channels) }
+        if let cleanEnd, pipe == nil { return readClean(bytes, cleanEnd) }
         while lifecycle.readsFrames {
             // A message that began before the pipe is the app's to its end.
             if let pipe, !reader.isInsideMessage || pipe.isForwarding { return forward(bytes, from: offset, pipe) }
@@ -95,17 +97,25 @@ extension Connection {
             case .ping, .pong, .close, .violation:
                 control(event)
             }
-            guard offset < bytes.count, lifecycle.isOpen else { continue }
-            if isHeld {
-                // Whoever fills another's queue is stopped here, not after everything that it has sent already.
-                unread.append(contentsOf: bytes[offset...])
-                return
-            }
-            if hasHadItsTurn {
-                unread.append(contentsOf: bytes[offset...])
-                return continueNextTurn()
-            }
+            if leavesUnread(bytes, offset) { return }
         }
+    }
+
+    /// Whether the rest of what was received has to wait. It is kept then.
+    @inline(__always)
+    func leavesUnread(_ bytes: UnsafeMutableRawBufferPointer, _ offset: Int) -> Bool {
+        guard offset < bytes.count, lifecycle.isOpen else { return false }
+        if isHeld {
+            // Whoever fills another's queue is stopped here, not after everything that it has sent already.
+            unread.append(contentsOf: bytes[offset...])
+            return true
+        }
+        if hasHadItsTurn {
+            unread.append(contentsOf: bytes[offset...])
+            continueNextTurn()
+            return true
+        }
+        return false
     }
 
     /// What is no data.
@@ -131,15 +141,8 @@ extension Connection {
     }
     private static let turnMilliseconds: UInt64 = 10
 
-    @inline(__always)
-    private func data(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
+    func data(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
         guard lifecycle.isOpen else { return }  // Our close frame is on its way: data is read and ignored.
-        if !isText, let channels { return channelFrame(piece, isLast: isLast, channels) }
-        if let cleanEnd { return cleanData(piece, isText: isText, isFirst: isFirst, isLast: isLast, cleanEnd) }
-        gather(piece, isText: isText, isFirst: isFirst, isLast: isLast)
-    }
-
-    private func gather(_ piece: UnsafeRawBufferPointer, isText: Bool, isFirst: Bool, isLast: Bool) {
         if isFirst, isLast { return message(piece, isText: isText) }
         assembly.append(piece)
         guard isLast else { return }

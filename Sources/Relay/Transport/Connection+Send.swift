@@ -19,7 +19,9 @@ extension Connection {
 
     /// Queues a frame, header and payload; a server's frames are not masked.
     @inline(__always)
-    func queueFrame(_ opcode: Opcode, _ payload: UnsafeRawBufferPointer, isFinal: Bool = true) {
+    func queueFrame(
+        _ opcode: Opcode, _ payload: UnsafeRawBufferPointer, isFinal: Bool = true, key: UInt32 = 0
+    ) {
         withUnsafeTemporaryAllocation(byteCount: 14, alignment: 8) { header in
             // SAFETY: the allocation has the 14 bytes that a header can take.
             let length = FrameEncoder.writeHeader(
@@ -27,7 +29,7 @@ extension Connection {
                 into: header.baseAddress!)
             outbound.append(UnsafeRawBufferPointer(rebasing: header[..<length]), from: loop.pool)
         }
-        outbound.append(payload, from: loop.pool)
+        outbound.append(payload, key: key, from: loop.pool)
         setDirty()
     }
 
@@ -94,7 +96,7 @@ extension Connection {
             switch loop.backend.send(&handle, wire) {
             case .sent(let count):
                 wire.consume(count, to: loop.pool)
-                channels?.sent(count, all: wire.isEmpty)
+                if let channels { took(count, all: wire.isEmpty, channels) }
             case .pending:
                 isSending = true
                 return
@@ -105,6 +107,12 @@ extension Connection {
         }
     }
 
+    /// How fast the socket takes decides how much is put in front of it, here and in the kernel.
+    private func took(_ count: Int, all: Bool, _ channels: Multiplexer) {
+        guard channels.took(count, all: all, more: !all || channels.hasBacklog, at: loop.now) else { return }
+        System.setUnsentLimit(handle.fileDescriptor, bytes: Int32(channels.measuredBurst))
+    }
+
     /// Part of a pending send has left.
     func sent(_ count: Int) {
         isSending = false
@@ -113,7 +121,7 @@ extension Connection {
         } else {
             outbound.consume(count, to: loop.pool)
         }
-        channels?.sent(count, all: secure?.ciphertext.isEmpty ?? outbound.isEmpty)
+        if let channels { took(count, all: secure?.ciphertext.isEmpty ?? outbound.isEmpty, channels) }
         // Mostly that was all, and nobody waits for it.
         if queuedBytes == 0, waiters.isEmpty, deadlines.slowSince == 0, !lifecycle.isFinishing, cleanEnd == nil {
             return

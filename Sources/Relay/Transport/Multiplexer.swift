@@ -21,14 +21,18 @@ final class Multiplexer {
     var type = ChannelFrameType(rawValue: 0)
     var number = ChannelNumber.connection
     /// Whose data it is.
-    var source: ChannelEnd?
+    // SAFETY: held by `ends`; taken out with it (`remove`).
+    var source: Unmanaged<ChannelEnd>?
     /// The bytes of a head that lies across receives.
     private var head: (UInt64, count: Int) = (0, 0)
 
     // Which channels there are.
 
     private var ends: [UInt32: ChannelEnd] = [:]
-    private var last: ChannelEnd?
+    /// The one that was asked for last, because it often is again.
+    // SAFETY: held by `ends`; taken out with it (`remove`).
+    private var last: Unmanaged<ChannelEnd>?
+    private var lastNumber = ChannelNumber.connection
     /// Channels that are over, of which something still waits to be sent.
     private var drainingCount = 0
     private var lastPeerNumber: UInt32 = 0
@@ -53,33 +57,44 @@ final class Multiplexer {
     private var freshTurns = 0
     private static let freshTurnsInRow = 3
     private(set) var burst = leastBurst
+    /// What the socket takes within `burstMilliseconds`, as measured while something waited, within bounds.
+    private(set) var measuredBurst = leastBurst
+    private var windowStart: UInt64 = 0
+    private var windowBytes = 0
+    private var lastTaken: UInt64 = 0
     /// What the socket has taken since its slowness is being watched.
     var takenBytes = 0
 
-    /// With a burst and 16 KiB unsent in the kernel, a small message waits for 32 KiB: 26 ms at 10 Mbit/s. A socket
-    /// that takes all that it is given is given more.
+    /// With a burst here and as much unsent in the kernel, a small message waits for 32 KiB: 26 ms at 10 Mbit/s. A
+    /// socket that takes more in that time is given more.
     static let leastBurst = 16 << 10
     static let mostBurst = 256 << 10
-    static let unsentBytesInKernel: Int32 = 16 << 10
+    private static let burstMilliseconds = 12
+    private static let windowMilliseconds: UInt64 = 20
 
     // MARK: Reading
 
-    /// Takes the head of a frame off `payload`, the pieces of one binary message. False as long as it is not complete.
+    /// Takes the head of a frame off `payload`, the pieces of one binary message, masked with `key`. False as long as it
+    /// is not complete.
     @inline(__always)
-    func takeHead(_ payload: inout UnsafeRawBufferPointer) -> Bool {
-        guard head.count == 0, payload.count >= ChannelFrame.headLength else { return gatherHead(&payload) }
-        type = ChannelFrameType(rawValue: payload[0])
-        number = ChannelNumber(UInt32(bigEndian: payload.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
-        payload = UnsafeRawBufferPointer(rebasing: payload[ChannelFrame.headLength...])
+    func takeHead(_ payload: inout UnsafeMutableRawBufferPointer, key: inout UInt32) -> Bool {
+        guard head.count == 0, payload.count >= ChannelFrame.headLength else { return gatherHead(&payload, &key) }
+        let mask = UInt32(littleEndian: key)
+        type = ChannelFrameType(rawValue: payload[0] ^ UInt8(truncatingIfNeeded: mask))
+        key = Masking.rotated(key, by: 1)
+        let masked = payload.loadUnaligned(fromByteOffset: 1, as: UInt32.self)
+        number = ChannelNumber(UInt32(bigEndian: masked ^ key))
+        payload = UnsafeMutableRawBufferPointer(rebasing: payload[ChannelFrame.headLength...])
         return true
     }
 
-    private func gatherHead(_ payload: inout UnsafeRawBufferPointer) -> Bool {
+    private func gatherHead(_ payload: inout UnsafeMutableRawBufferPointer, _ key: inout UInt32) -> Bool {
         while head.count < ChannelFrame.headLength {
             guard let byte = payload.first else { return false }
-            head.0 = head.0 << 8 | UInt64(byte)
+            head.0 = head.0 << 8 | UInt64(byte ^ UInt8(truncatingIfNeeded: UInt32(littleEndian: key)))
             head.count += 1
-            payload = UnsafeRawBufferPointer(rebasing: payload.dropFirst())
+            key = Masking.rotated(key, by: 1)
+            payload = UnsafeMutableRawBufferPointer(rebasing: payload.dropFirst())
         }
         type = ChannelFrameType(rawValue: UInt8(truncatingIfNeeded: head.0 >> 32))
         number = ChannelNumber(UInt32(truncatingIfNeeded: head.0))
@@ -101,9 +116,10 @@ final class Multiplexer {
 
     @inline(__always)
     func end(_ number: ChannelNumber) -> ChannelEnd? {
-        if let last, last.number == number { return last }
+        if lastNumber == number, let last { return last._withUnsafeGuaranteedRef { $0 } }
         guard let found = ends[number.rawValue] else { return nil }
-        last = found
+        last = Unmanaged.passUnretained(found)
+        lastNumber = number
         return found
     }
 
@@ -116,8 +132,8 @@ final class Multiplexer {
 
     func remove(_ end: ChannelEnd) {
         guard ends.removeValue(forKey: end.number.rawValue) != nil else { return }
-        if last === end { last = nil }
-        if source === end { source = nil }
+        if end.number == lastNumber { last = nil }
+        if source?.toOpaque() == Unmanaged.passUnretained(end).toOpaque() { source = nil }
         if end.isInTurn { drainingCount += 1 }
     }
 
@@ -224,11 +240,33 @@ final class Multiplexer {
         backlogBytes = 0
     }
 
-    /// The socket has taken so much, and that was all that it was given, or not.
-    @inline(__always)
-    func sent(_ count: Int, all: Bool) {
+    /// The socket has taken `count` bytes, all that it was given or not; `more` waits. True where the burst that the
+    /// socket's rate allows has changed.
+    ///
+    /// What is taken at once shows that what came before has left the kernel: the next burst may be twice as large. What
+    /// takes its time is measured.
+    func took(_ count: Int, all: Bool, more: Bool, at now: UInt64) -> Bool {
         takenBytes &+= count
-        burst = all ? min(burst &* 2, Self.mostBurst) : Self.leastBurst
+        burst = all && now &- lastTaken <= 1 ? min(burst &* 2, Self.mostBurst) : measuredBurst
+        lastTaken = now
+        guard more else {
+            windowStart = 0
+            return false
+        }
+        guard windowStart > 0 else {
+            windowStart = now
+            windowBytes = 0
+            return false
+        }
+        windowBytes &+= count
+        let elapsed = now &- windowStart
+        guard elapsed >= Self.windowMilliseconds else { return false }
+        let before = measuredBurst
+        measuredBurst = min(max(windowBytes &* Self.burstMilliseconds / Int(elapsed), Self.leastBurst), Self.mostBurst)
+        burst = measuredBurst
+        windowStart = now
+        windowBytes = 0
+        return measuredBurst < before / 2 || measuredBurst > before &* 2
     }
 }
 

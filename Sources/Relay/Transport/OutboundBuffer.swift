@@ -169,6 +169,19 @@ struct OutboundBuffer: ~Copyable {
         }
     }
 
+    /// Copies `bytes` behind the last one, masked with `key`.
+    mutating func append(_ bytes: UnsafeRawBufferPointer, key: UInt32, from pool: ChunkPool) {
+        var rest = bytes
+        var key = key
+        while !rest.isEmpty {
+            let room = reserve(rest.count, from: pool)
+            Masking.copy(UnsafeRawBufferPointer(rebasing: rest[..<room.count]), to: room, key: key)
+            commit(room.count)
+            key = Masking.rotated(key, by: room.count)
+            rest = UnsafeRawBufferPointer(rebasing: rest[room.count...])
+        }
+    }
+
     /// Describes up to `vectors.count` runs of waiting bytes, in order; returns how many it wrote.
     func gather(into vectors: UnsafeMutableBufferPointer<iovec>) -> Int {
         var count = 0

@@ -141,7 +141,7 @@ extension WebSocketReader {
 
     /// Counts the frame against the limits.
     @inline(__always)
-    private mutating func count(_ header: FrameHeader) -> ProtocolViolation? {
+    mutating func count(_ header: FrameHeader) -> ProtocolViolation? {
         guard !header.opcode.isControl else { return nil }
         let (sum, overflow) = messageBytes.addingReportingOverflow(header.payloadLength)
         messageBytes = overflow ? .max : sum
@@ -156,7 +156,7 @@ extension WebSocketReader {
 
     /// A head whose masking key is still on its way may have announced too much.
     @inline(__always)
-    private func announcedViolation() -> ProtocolViolation? {
+    func announcedViolation() -> ProtocolViolation? {
         guard maximumMessageBytes > 0, let (opcode, length) = decoder.announced, !opcode.isControl else { return nil }
         let isText = opcode == .text || opcode == .continuation && flags.contains(.isText)
         guard limitsBinary || isText else { return nil }
@@ -170,7 +170,7 @@ extension WebSocketReader {
 
     /// Takes a piece of a data frame; nil where there is nothing to tell, as of an empty frame inside a message.
     @inline(__always)
-    private mutating func data(
+    mutating func data(
         _ bytes: UnsafeMutableRawBufferPointer, _ range: Range<Int>, _ endsFrame: Bool
     ) -> Event? {
         let isText = flags.contains(.isText)
