@@ -288,7 +288,9 @@ final class ChannelEnd {
 
 /// A piece of a message that has been read from a clean connection and waits for credit.
 struct StalledPiece {
-    var bytes: [UInt8]
-    var isText: Bool
-    var isLast: Bool
+    let bytes: [UInt8]
+    /// So many of them are on their way.
+    var sent = 0
+    let isText: Bool
+    let isLast: Bool
 }

@@ -43,34 +43,31 @@ extension Connection {
     }
 
     private func stall(_ piece: UnsafeRawBufferPointer, isText: Bool, isLast: Bool, _ end: ChannelEnd) {
-        let now = end.credit
-        if now > 0 {
-            end.send(UnsafeRawBufferPointer(rebasing: piece[..<now]), key: 0, isText: isText, more: true)
-            guard end.phase == .open else { return }
-        }
-        end.stalled = StalledPiece(bytes: Array(piece[now...]), isText: isText, isLast: isLast)
-        deadlines.stalledSince = loop.now
+        end.stalled = StalledPiece(bytes: Array(piece), isText: isText, isLast: isLast)
         beginWaiting()
+        resumeStalled(end)
         updateTimer()
     }
 
-    /// The other end grants more.
+    /// The other end grants more. What is sent can bring more at once: whoever is sending looks again, so that nothing is
+    /// sent twice.
     func resumeStalled(_ end: ChannelEnd) {
-        guard let piece = end.stalled else { return }
-        let count = min(piece.bytes.count, end.credit)
-        piece.bytes.withUnsafeBytes { bytes in
-            let isWhole = count == bytes.count
-            end.send(
-                UnsafeRawBufferPointer(rebasing: bytes[..<count]), key: 0, isText: piece.isText,
-                more: !(isWhole && piece.isLast))
+        guard var piece = end.stalled else { return }
+        end.stalled = nil
+        while end.credit > 0, piece.sent < piece.bytes.count {
+            let next = piece.sent..<min(piece.bytes.count, piece.sent + end.credit)
+            piece.sent = next.upperBound
+            let more = next.upperBound < piece.bytes.count || !piece.isLast
+            piece.bytes.withUnsafeBytes {
+                end.send(UnsafeRawBufferPointer(rebasing: $0[next]), key: 0, isText: piece.isText, more: more)
+            }
+            guard end.phase == .open else { return }
         }
-        guard end.phase == .open else { return }
-        guard count == piece.bytes.count else {
-            end.stalled?.bytes.removeFirst(count)
+        guard piece.sent == piece.bytes.count else {
+            end.stalled = piece
             deadlines.stalledSince = loop.now  // The server reads, if slowly.
             return
         }
-        end.stalled = nil
         deadlines.stalledSince = 0
         stopWaiting()
     }
