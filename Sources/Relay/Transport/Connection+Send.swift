@@ -60,7 +60,7 @@ extension Connection {
         // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message, and
         // what is taken from a channel's queue cannot be overtaken any more.
         repeat {
-            channels?.fill(&outbound, encrypted: secure?.ciphertext.byteCount ?? 0)
+            if let channels { fill(channels) }
             if let secure {
                 encrypt(secure)
                 if !sendFailed { transmit(&secure.ciphertext) }
@@ -69,6 +69,14 @@ extension Connection {
             }
         } while !isSending && !sendFailed && (!outbound.isEmpty || channels?.hasBacklog == true)
         afterSending()
+    }
+
+    /// Gives channels their turns. What has room now can bring more, to this very connection: so the buffer is nobody's
+    /// meanwhile.
+    private func fill(_ channels: Multiplexer) {
+        while let end = channels.giveTurn(&outbound, encrypted: secure?.ciphertext.byteCount ?? 0) {
+            if end.window.held > 0 { end.passOnCredit() }
+        }
     }
 
     /// A lifecycle that reached its end in an action still has its descriptor.

@@ -202,20 +202,20 @@ final class Multiplexer {
         if end.phase == .over { drainingCount += 1 }
     }
 
-    /// Moves chunks to `output` until it holds a burst, of which `encrypted` bytes are further already, or nothing waits.
-    func fill(_ output: inout OutboundBuffer, encrypted: Int) {
-        while output.byteCount + encrypted < burst, let end = takeNext() {
-            let before = output.byteCount
-            output.takeFirst(of: &end.queue)
-            backlogBytes -= output.byteCount - before
-            if end.queue.isEmpty {
-                end.isInTurn = false
-                if end.phase == .over { drainingCount -= 1 }
-            } else {
-                waiting.append(end)
-            }
-            if end.phase != .over, end.window.held > 0 { end.passOnCredit() }
+    /// Moves the chunk whose turn it is to `output`, unless that holds a burst, of which `encrypted` bytes are further
+    /// already, or nothing waits. Whose it was.
+    func giveTurn(_ output: inout OutboundBuffer, encrypted: Int) -> ChannelEnd? {
+        guard output.byteCount + encrypted < burst, let end = takeNext() else { return nil }
+        let before = output.byteCount
+        output.takeFirst(of: &end.queue)
+        backlogBytes -= output.byteCount - before
+        if end.queue.isEmpty {
+            end.isInTurn = false
+            if end.phase == .over { drainingCount -= 1 }
+        } else {
+            waiting.append(end)
         }
+        return end
     }
 
     private func takeNext() -> ChannelEnd? {
