@@ -214,6 +214,7 @@ final class ChannelEnd {
         let peer = address.loop == loop.index ? loop.channelEnd(address) : nil
         open(to: peer, address, credit: credit, record)
         connection.channelAccepted(self)
+        passOnCredit()
     }
 
     /// The channel is over; its connection is told, behind what it has been sent before.
@@ -264,10 +265,10 @@ final class ChannelEnd {
 
     // MARK: Credit for the other end
 
-    /// The connection grants the other end more.
+    /// The connection grants the other end more. Before the answer nobody can be told: it is held until then.
     func grant(_ bytes: Int) -> Bool {
         guard window.grant(bytes) else { return false }
-        passOnCredit()
+        if phase == .open { passOnCredit() }
         return true
     }
 
