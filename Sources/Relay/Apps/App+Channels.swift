@@ -129,8 +129,9 @@ extension App {
                 code: ChannelReject.badGateway, reason: "The server '\(request.server)' does not speak relay.v1.",
                 error: .conflict)
         }
+        var credit = request.credit
         if request.number == .connection, let connection = client.here, connection.cleanEnd == nil {
-            beginClean(connection, request)
+            credit = beginClean(connection)
         }
         place(client, server)
         let record = ChannelRecord(
@@ -141,19 +142,19 @@ extension App {
         advance(
             .opening(
                 ChannelOpening(
-                    client: address, serverConnection: holder, credit: request.credit, metadata: metadata,
+                    client: address, serverConnection: holder, credit: credit, metadata: metadata,
                     record: record)))
         return nil
     }
 
-    /// A clean connection is an end of its channel from here on.
-    private func beginClean(_ connection: Connection, _ request: ChannelRequest) {
+    /// A clean connection is an end of its channel from here on. Returns what may be sent to it.
+    private func beginClean(_ connection: Connection) -> Int {
         let end = ChannelEnd(connection, .connection, isServer: false)
-        _ = end.window.grant(request.credit)
-        _ = end.window.passOn(queued: 0, limit: request.credit)
+        _ = end.window.grant(end.limit)
         connection.cleanEnd = end
         connection.limitsChanged()
         loop.channelConnections[connection.id] = connection
+        return end.window.passOn(queued: 0, limit: end.limit)
     }
 
     /// A server has its place from its first channel on: the loop that carries the fewest. A client joins it there,

@@ -57,11 +57,12 @@ final class ChannelEnd {
     var isInTurn = false
     /// Of a clean connection: payload that it has been given and that was not granted anew.
     private var unreturned = 0
-    /// What a clean connection's other end was granted at first.
-    private let cleanWindow: Int
+    /// What is held for this end at most: `channelCreditBytes` as it was when the channel began. A window that shrank
+    /// would not be grown by half any more.
+    let limit: Int
 
     init(_ connection: Connection, _ number: ChannelNumber, isServer: Bool) {
-        cleanWindow = connection.loop.limits.channelCreditBytes
+        limit = connection.loop.limits.channelCreditBytes
         self.connection = connection
         self.number = number
         self.isServer = isServer
@@ -73,7 +74,6 @@ final class ChannelEnd {
         ChannelAddress(loop: connection.loop.index, connection: connection.id, number: number)
     }
     private var loop: EventLoop { connection.loop }
-    private var limit: Int { loop.limits.channelCreditBytes }
 
     // MARK: Life
 
@@ -281,7 +281,7 @@ final class ChannelEnd {
     /// A clean connection has taken some of what it was given: that much may come anew.
     func returnCredit(queued: Int) {
         let taken = unreturned - min(unreturned, queued)
-        guard taken >= max(1, cleanWindow / 2) else { return }
+        guard taken >= max(1, limit / 2) else { return }
         unreturned -= taken
         _ = grant(taken)
     }

@@ -124,8 +124,8 @@ extension Connection {
             begin()
             client.begin()
         } else {
-            _ = own.window.grant(loop.limits.channelCreditBytes)
-            let promised = own.window.passOn(queued: 0, limit: loop.limits.channelCreditBytes)
+            _ = own.window.grant(own.limit)
+            let promised = own.window.passOn(queued: 0, limit: own.limit)
             own.open(to: peer, remote, credit: end.credit, record)
             own.tell(.accept(credit: promised, from: own.address, record))
             letIn()

@@ -175,7 +175,7 @@ extension Connection {
             _ = end.window.grant(credit)
             let request = ChannelRequest(
                 client: id, number: number, server: open.server, port: open.port,
-                credit: end.window.passOn(queued: 0, limit: loop.limits.channelCreditBytes))
+                credit: end.window.passOn(queued: 0, limit: end.limit))
             ask(.open(request))
         }
     }
@@ -234,7 +234,7 @@ extension Connection {
             return end.fail(.protocolError, "an accept of a channel that is not being opened")
         }
         _ = end.window.grant(credit)
-        let promised = end.window.passOn(queued: 0, limit: loop.limits.channelCreditBytes)
+        let promised = end.window.passOn(queued: 0, limit: end.limit)
         end.open(to: end.peer, end.remote, credit: end.credit, record)
         end.tell(.accept(credit: promised, from: end.address, record))
     }
