@@ -25,3 +25,5 @@ static inline uint64_t clinux_epoll_token(const struct epoll_event *event) { ret
 // EPOLL* are enum constants with values outside Int32; as plain integers they combine without casts.
 static const uint32_t CLINUX_EPOLLIN = 0x001u;
 static const uint32_t CLINUX_EPOLLOUT = 0x004u;
+static const uint32_t CLINUX_EPOLLERR = 0x008u;
+static const uint32_t CLINUX_EPOLLHUP = 0x010u;

@@ -12,9 +12,9 @@ final class ChannelTraffic: Sendable {
     let messages = Atomic<Int>(0)
 
     @inline(__always)
-    func count(_ byteCount: Int, endsMessage: Bool) {
+    func count(_ byteCount: Int, messages count: Int) {
         bytes.store(bytes.load(ordering: .relaxed) &+ byteCount, ordering: .relaxed)
-        if endsMessage { messages.store(messages.load(ordering: .relaxed) &+ 1, ordering: .relaxed) }
+        messages.store(messages.load(ordering: .relaxed) &+ count, ordering: .relaxed)
     }
 }
 

@@ -145,8 +145,10 @@ final class EpollBackend {
         }
         advance()
         guard connection.handle.state & CLINUX_EPOLLIN != 0 else {
-            // Paused, yet woken: only an error or a hang-up does that, and it would wake every wait.
-            return .receiveFailed(token, errno: ECONNRESET)
+            // Paused, yet woken: by an error or a hang-up, which would wake every wait; or paused by another connection
+            // earlier in this batch, and then what it has to say waits in the socket.
+            let isGone = happened & (CLINUX_EPOLLERR | CLINUX_EPOLLHUP) != 0
+            return isGone ? .receiveFailed(token, errno: ECONNRESET) : nil
         }
         switch System.receive(connection.handle.fileDescriptor, into: buffer) {
         case .bytes(let count):

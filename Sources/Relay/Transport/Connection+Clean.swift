@@ -7,7 +7,11 @@ extension Connection {
     func readClean(_ bytes: UnsafeMutableRawBufferPointer, _ end: ChannelEnd) {
         var offset = 0
         var key: UInt32 = 0
+        let mayMove = loop.limits.messagesPerSecond == 0
         while lifecycle.readsFrames {
+            if mayMove, reader.isBetweenMessages, WebSocketReader.beginsSmallBinary(bytes, offset) {
+                end.moveSmallMessages(bytes, &offset)
+            }
             let event = reader.nextMasked(bytes, &offset, key: &key, checksText: true)
             switch event {
             case .needsInput:

@@ -16,7 +16,13 @@ extension Connection {
     func readChannels(_ bytes: UnsafeMutableRawBufferPointer, _ channels: Multiplexer) {
         var offset = 0
         var key: UInt32 = 0
+        let mayMove = loop.limits.messagesPerSecond == 0
         while lifecycle.readsFrames {
+            if mayMove, reader.isBetweenMessages, WebSocketReader.beginsSmallBinary(bytes, offset),
+                let number = WebSocketReader.channelNumber(bytes, offset)
+            {
+                channels.end(ChannelNumber(number))?.moveSmallMessages(bytes, &offset)
+            }
             let event = reader.nextMasked(bytes, &offset, key: &key, checksText: true)
             switch event {
             case .needsInput:

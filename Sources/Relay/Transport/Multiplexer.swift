@@ -131,7 +131,8 @@ final class Multiplexer {
     }
 
     func remove(_ end: ChannelEnd) {
-        guard ends.removeValue(forKey: end.number.rawValue) != nil else { return }
+        // Held here: it may have been the last to hold it.
+        guard let end = ends.removeValue(forKey: end.number.rawValue) else { return }
         if end.number == lastNumber { last = nil }
         if source?.toOpaque() == Unmanaged.passUnretained(end).toOpaque() { source = nil }
         if end.isInTurn { drainingCount += 1 }
