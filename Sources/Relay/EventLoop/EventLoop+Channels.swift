@@ -16,7 +16,7 @@ extension EventLoop {
         switch event {
         case .asked(let server), .accept(_, let server, _):
             // The client has left while its server was asked.
-            tell(server, .close(.goingAway, reason: "the client has left"))
+            tell(server, .close(.abnormalClosure, reason: "the client has left"))
         case .reject, .data, .credit, .end, .close:
             break
         }
