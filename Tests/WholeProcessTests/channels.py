@@ -76,7 +76,8 @@ class RawWebSocket:
         self.raw = raw
 
     def send(self, message):
-        self.raw.send(wire.frame(wire.TEXT if isinstance(message, str) else wire.BINARY, message))
+        # Where the relay has closed, reading says so, and why.
+        self.raw.try_send(wire.frame(wire.TEXT if isinstance(message, str) else wire.BINARY, message))
 
     def receive(self):
         pieces, kind = [], None
@@ -209,6 +210,15 @@ class Channel:
         return code_and_reason(frame.payload)
 
 
+@contextlib.contextmanager
+def closing():
+    """Says `Closed` where the `websockets` package says so in its way."""
+    try:
+        yield
+    except ConnectionClosed as end:
+        raise Closed(end.rcvd.code, end.rcvd.reason) if end.rcvd else Closed(1006) from end
+
+
 class Peer:
     """A multiplexed connection over anything that sends and receives messages."""
 
@@ -230,13 +240,12 @@ class Peer:
         return self.socket.raw
 
     def send(self, kind, channel, payload=b""):
-        self.socket.send(encode(kind, channel, payload))
+        with closing():
+            self.socket.send(encode(kind, channel, payload))
 
     def message(self):
-        try:
+        with closing():
             return self.socket.receive()
-        except ConnectionClosed as end:
-            raise Closed(end.rcvd.code, end.rcvd.reason) if end.rcvd else Closed(1006) from end
 
     def pump(self):
         """Takes in one message."""
@@ -287,8 +296,9 @@ class Peer:
 
     def request(self, instruction, *positional, identifier="r", **more):
         """The reply to a request with an id."""
-        self.socket.send(json.dumps(
-            {"instruction": instruction, "parameters": positional, "id": identifier, **more}))
+        with closing():
+            self.socket.send(json.dumps(
+                {"instruction": instruction, "parameters": positional, "id": identifier, **more}))
         while not self.texts:
             self.pump()
         reply = json.loads(self.texts.popleft())
@@ -311,7 +321,7 @@ def peer(relay, path="/", credential=None, raw=False, **options):
     """A multiplexed connection, over the `websockets` package or byte by byte."""
     if not raw:
         return Peer(relay.connect(
-            path, subprotocols=["relay.v1"], additional_headers=bearer(relay, credential), **options))
+            path, subprotocols=["relay.v1"], additional_headers=bearer(relay, credential), max_queue=None, **options))
     fields = ["Sec-WebSocket-Protocol: relay.v1", f"Authorization: Bearer {credential or relay.admin}"]
     return Peer(RawWebSocket(relay.raw(upgraded=True, path=path, extra=fields, **options)))
 

@@ -5,9 +5,11 @@ import contextlib
 import json
 import threading
 
+from websockets.exceptions import ConnectionClosed
+
 from channels import (
     ACCEPT, CLOSE, CREDIT, END, MORE, OPEN, WINDOW, Closed, Frame, begun, decode, dial, number, server)
-from conditions import DEADLINE
+from conditions import DEADLINE, eventually
 from relay import ping_pong
 
 
@@ -29,8 +31,9 @@ class Echo:
     def run(self):
         try:
             while True:
-                self.take(decode(self.peer.message()))
-        except Closed:
+                with contextlib.suppress(TimeoutError):  # It waits for as long as nobody says anything.
+                    self.take(decode(self.peer.message()))
+        except (Closed, ConnectionClosed):
             pass
 
     def take(self, frame):
@@ -58,21 +61,34 @@ class Echo:
                 waiting.appendleft(Frame(kind, channel, rest))
 
 
-@contextlib.contextmanager
-def bystander(relay, name="bystander"):
+class Bystander:
     """An echo pair beside the test, which must answer to the end."""
-    over = threading.Event()
-    with Echo(relay, name), dial(relay, name).result(DEADLINE) as client:
 
-        def run():
-            while not over.is_set():
-                ping_pong(client)
-                over.wait(0.005)  # So that it does not take the test's own time.
+    def __init__(self, relay, name="bystander"):
+        self.echo = Echo(relay, name)
+        self.client = dial(relay, name).result(DEADLINE)
+        self.over, self.answered = threading.Event(), 0
+        self.running = begun(self.run)
 
-        running = begun(run)
-        try:
-            yield client
-        finally:
-            over.set()
-            running.result(DEADLINE)
-            ping_pong(client)
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.running.result(DEADLINE)
+        ping_pong(self.client)
+        self.client.close()
+        self.echo.__exit__()
+
+    def run(self):
+        while not self.over.is_set():
+            ping_pong(self.client)
+            self.answered += 1
+            self.over.wait(0.005)  # So that it does not take the test's own time.
+
+    def answers(self):
+        """Waits for an answer to what is sent from now on."""
+        seen = self.answered
+        eventually(lambda: self.running.done() or self.answered > seen + 1, "the bystander is answered")
+        if self.running.done():
+            self.running.result()

@@ -11,8 +11,8 @@ from channels import (
     ACCEPT, BINARY, CLOSE, CREDIT, END, HOUR, MORE, OPEN, PING, REJECT, TEXT, begun, channels, coded, decode, encode,
     joined, knock, let_in, number, peer, raw_clean, server)
 from conditions import DEADLINE, eventually
-from echoes import bystander
-from relay import Relay, ping_pong
+from echoes import Bystander
+from relay import Relay
 from test_channel_flow import narrow_clean, narrow_peer
 from wire import frame
 
@@ -24,8 +24,8 @@ NOBODY = json.dumps({"server": "nobody", "port": 22}).encode()
 @pytest.fixture(scope="module", params=[1, 2], ids=["one loop", "two loops"])
 def dam(request):
     limits = {**HOUR, "connectionsPerAddress": "10000", "handshakeTimeout": "1h"}
-    with Relay(loops=request.param, limits=limits, log_level="error") as relay, bystander(relay) as client:
-        relay.bystander = client
+    with Relay(loops=request.param, limits=limits, log_level="error") as relay, Bystander(relay) as bystander:
+        relay.bystander = bystander
         yield relay
         eventually(lambda: len(channels(relay)) == 1, "only the bystander's channel is left")
 
@@ -40,7 +40,7 @@ def bounded(relay, peak=32 * MEBI):
     grown = relay.peak_bytes - before
     assert grown < peak, f"{grown >> 20} MiB were held"
     eventually(lambda: relay.descriptors <= descriptors, "every descriptor is closed")
-    ping_pong(relay.bystander)
+    relay.bystander.answers()
 
 
 def flood(raw, message, count, batch=5000):

@@ -14,7 +14,7 @@ from channels import (
     BINARY, MORE, PING, PONG, TEXT, begun, clean, dial, joined, knock, let_in, no_channel_is_left, peer,
     raw_clean, server)
 from conditions import DEADLINE
-from echoes import Echo, bystander
+from echoes import Bystander, Echo
 from relay import TEST_SCRIPTS, Relay, ping_pong
 from wire import close_frame, frame
 
@@ -26,13 +26,6 @@ names = (f"box-{index}" for index in itertools.count())
 @pytest.fixture(scope="module", params=[1, 3], ids=["one loop", "three loops"])
 def wires(request):
     with Relay(scripts=[TEST_SCRIPTS / "connect.lua"], loops=request.param) as relay:
-        yield relay
-        no_channel_is_left(relay)
-
-
-@pytest.fixture(scope="module")
-def secured():
-    with Relay("--tls-self-signed", listen=["wss://127.0.0.1:0"], scripts=[TEST_SCRIPTS / "connect.lua"]) as relay:
         yield relay
         no_channel_is_left(relay)
 
@@ -94,8 +87,8 @@ def test_messages_of_every_kind_and_size_arrive_as_they_were(wires, way):
 
 @pytest.mark.parametrize("way", ["clean", "multiplexed", "rendezvous, clean", "rendezvous, multiplexed"])
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_twenty_megabytes_are_one_message(way, scheme, request):
-    relay = request.getfixturevalue("secured") if scheme == "wss" else request.getfixturevalue("wires")
+def test_twenty_megabytes_are_one_message(make_relay, way, scheme):
+    relay = make_relay("--tls-self-signed", listen=[f"{scheme}://127.0.0.1:0"])
     data = random.Random(20).randbytes(20_000_000)
     with pair(relay, way) as ends:
         for one, other in [ends, ends[::-1]]:
@@ -315,7 +308,7 @@ def test_pings_within_a_message_are_answered_within_it(wires):
 
 def test_a_change_of_instructions_and_scripts_does_not_touch_channels(make_relay):
     relay = make_relay(loops=2)
-    with bystander(relay), server(relay) as host, peer(relay) as client:
+    with Bystander(relay), server(relay) as host, peer(relay) as client:
         near, far = joined(client, host)
         near.data(b"begun ", TEXT | MORE)
         for index in range(30):
