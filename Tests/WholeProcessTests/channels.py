@@ -21,6 +21,9 @@ WINDOW = 256 << 10  # What an end grants unless it says otherwise; channelCredit
 HOUR = {"slowConsumerDeadline": "1h", "pingInterval": "1h", "idleTimeout": "2h"}  # For those who wait on purpose.
 
 
+names = itertools.count()
+
+
 class Frame(NamedTuple):
     kind: int
     channel: int
@@ -227,7 +230,7 @@ class Peer:
         self.channels = {}
         self.new = collections.deque()  # Channels that the relay opened.
         self.texts, self.strays = collections.deque(), collections.deque()
-        self.numbers, self.highest = itertools.count(1, 2), 0
+        self.numbers = itertools.count(1, 2)
 
     def __enter__(self):
         return self
@@ -256,8 +259,7 @@ class Peer:
         frame = decode(message)
         channel = self.channels.get(frame.channel)
         if frame.kind == OPEN or frame.kind in (ACCEPT, REJECT) and channel is None:
-            assert frame.channel % 2 == 0 and frame.channel > self.highest, f"out of turn: {frame}"
-            self.highest = frame.channel
+            assert frame.channel % 2 == 0 and channel is None, f"not the relay's to use, or used before: {frame}"
             channel = Channel(self, frame.channel, json.loads(frame.payload) if frame.kind == OPEN else None)
             self.channels[frame.channel] = channel
             self.new.append(channel)
@@ -388,6 +390,20 @@ def joined(client, host, name="box", port=22, credit=WINDOW, **more):
     near = client.open(name, port, **more)
     far = host.opened().accept(credit)
     return near.accepted(), far
+
+
+def apart(relay, stack):
+    """A client, a server, and its name: each is bound by a channel of its own, and they live on different loops."""
+    bound = {}
+    while len(bound) < 2:
+        name = f"bound-{next(names)}"
+        host, client = stack.enter_context(server(relay, name)), stack.enter_context(peer(relay))
+        joined(client, host, name)
+        local = client.socket.connection.local_address[1]
+        (loop,) = [entry["loop"] for entry in relay.listed("connections") if entry["remotePort"] == local]
+        bound[loop] = client, host, name
+    (client, _, _), (_, host, name) = bound.values()
+    return client, host, name
 
 
 def channels(relay, path="/"):

@@ -179,10 +179,12 @@ def test_what_is_open_at_a_server_is_listed(make_relay):
 
 def test_a_relay_that_drains_says_so_and_closes_with_1012(make_relay):
     relay = make_relay(loops=2, drain="2s")
-    with server(relay) as host, peer(relay) as client, clean(relay, host) as (plain, _), knock(relay) as pending:
+    with server(relay) as host, peer(relay) as client, clean(relay, host) as (plain, _):
         near, far = joined(client, host)
         far.send("before")
         assert near.receive() == "before"
+        pending = knock(relay)
+        host.opened()
         relay.signal(signal.SIGTERM)
         for end in (host, client):
             hint = end.stray()

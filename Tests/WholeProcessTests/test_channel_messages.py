@@ -11,7 +11,7 @@ import pytest
 
 import wire
 from channels import (
-    BINARY, MORE, PING, PONG, TEXT, begun, clean, dial, joined, knock, let_in, no_channel_is_left, peer,
+    BINARY, MORE, PING, PONG, TEXT, apart, begun, clean, dial, joined, knock, let_in, no_channel_is_left, peer,
     raw_clean, server)
 from conditions import DEADLINE
 from echoes import Bystander, Echo
@@ -20,12 +20,14 @@ from wire import close_frame, frame
 
 WAYS = ["clean", "multiplexed", "script, multiplexed", "script, plain", "rendezvous, clean",
         "rendezvous, multiplexed"]
+APART = ["multiplexed, apart", "rendezvous, apart"]
 names = (f"box-{index}" for index in itertools.count())
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one loop", "three loops"])
 def wires(request):
     with Relay(scripts=[TEST_SCRIPTS / "connect.lua"], loops=request.param) as relay:
+        relay.loops = request.param
         yield relay
         no_channel_is_left(relay)
 
@@ -35,7 +37,12 @@ def pair(relay, way):
     """Two ends of a channel that was made in one of the ways; each sends and receives."""
     name = next(names)
     with contextlib.ExitStack() as stack:
-        host = stack.enter_context(server(relay, name))
+        if way.endswith("apart"):
+            if relay.loops == 1:
+                pytest.skip("nothing is apart on one loop")
+            client, host, name = apart(relay, stack)
+        else:
+            host = stack.enter_context(server(relay, name))
         if way == "clean":
             yield stack.enter_context(clean(relay, host, name))
             return
@@ -43,7 +50,8 @@ def pair(relay, way):
         if way == "rendezvous, clean":
             near = dial(relay, name)
         else:
-            client = stack.enter_context(relay.connect() if is_plain else peer(relay))
+            if not way.endswith("apart"):
+                client = stack.enter_context(relay.connect() if is_plain else peer(relay))
             if way.startswith("script"):
                 reply = client.request("connect me", name, 22)
                 assert (reply if is_plain else reply["result"])["channel"]
@@ -74,7 +82,7 @@ def through(one, other, message):
 # Every kind and size
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS + APART)
 def test_messages_of_every_kind_and_size_arrive_as_they_were(wires, way):
     with pair(wires, way) as ends:
         for message in ["", b"", "a", b"\x00", "κόσμε 🦊", b"\x00\xff" * 50, '{"instruction": "x", "id": 1}',
@@ -97,7 +105,7 @@ def test_twenty_megabytes_are_one_message(make_relay, way, scheme):
             sending.result(DEADLINE)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS + APART)
 def test_both_ends_send_at_once_and_order_is_kept(wires, way):
     choose = random.Random(5)
     noise = choose.randbytes(70_000)

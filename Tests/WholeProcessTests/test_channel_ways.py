@@ -187,6 +187,21 @@ def test_a_script_opens_a_channel_on_a_multiplexed_connection(meeting):
             assert near.receive() == "and back"
 
 
+def test_a_number_is_used_for_one_channel_only_whoever_opens_it(meeting):
+    with server(meeting) as host:
+        opened = []
+        for _ in range(10):  # It is a server, and the client of another one by its own wish and by a script's.
+            client = peer(meeting)
+            far = joined(client, host)[1]
+            own = joined(host, host)[1]
+            assert host.request("connect me", "box", 22)["result"]["channel"]
+            scripted_far = host.opened().accept()
+            scripted = host.opened().accepted()
+            opened += [far.number, own.number, scripted_far.number, scripted.number]
+            client.socket.close()
+        assert len(set(opened)) == len(opened) and not any(each % 2 for each in opened)
+
+
 def test_a_channel_of_a_script_that_is_rejected_begins_and_ends_with_that(meeting):
     with server(meeting) as host, peer(meeting) as client:
         channel = client.request("connect me", "box", 22)["result"]["channel"]
