@@ -31,6 +31,9 @@ let package = Package(
         // Every Lua call that can raise, under lua_pcall; the sandboxed standard library.
         .target(name: "CLuaShims", dependencies: ["CLua"]),
 
+        // What is served over plain HTTP, embedded: the JavaScript client and its example pages.
+        .target(name: "CStaticFiles"),
+
         // The core: event loops, TLS, HTTP, WebSocket, servers, instructions. It has never heard of Lua.
         .target(
             name: "Relay",
@@ -44,7 +47,7 @@ let package = Package(
         .executableTarget(
             name: "relayd",
             dependencies: [
-                "Relay", "Scripting", "CLinux",
+                "Relay", "Scripting", "CLinux", "CStaticFiles",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),

@@ -12,14 +12,16 @@ package final class Daemon {
     private var isDraining = false
     private var exitCode: Int32 = 0
 
+    /// `files` are served over plain HTTP, by path.
     package init(
-        configuration: Configuration, credentials: CredentialStore, logger: Logger,
+        configuration: Configuration, credentials: CredentialStore, logger: Logger, files: [String: StaticFile],
         makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
     ) throws(StartError) {
         self.configuration = configuration
         signals = try SignalSource()
         shared = SharedState(
-            configuration: configuration, credentials: credentials, logger: logger, makeEngine: makeEngine)
+            configuration: configuration, credentials: credentials, logger: logger, files: files,
+            makeEngine: makeEngine)
     }
 
     /// Binds every listener and loads the scripts. Nothing is accepted before `run`, but the kernel queues connections

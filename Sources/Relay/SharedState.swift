@@ -11,6 +11,8 @@ final class SharedState: @unchecked Sendable {
     let credentials: CredentialStore
     let directory = ConnectionDirectory()
     let apps = AppDirectory()
+    /// By path.
+    let files: [String: StaticFile]
     let makeEngine: @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
 
     private struct Counts {
@@ -24,11 +26,13 @@ final class SharedState: @unchecked Sendable {
 
     init(
         configuration: Configuration, credentials: CredentialStore, logger: Logger,
+        files: [String: StaticFile] = [:],
         makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
     ) {
         current = Mutex(configuration)
         self.credentials = credentials
         self.logger = logger
+        self.files = files
         self.makeEngine = makeEngine
     }
 

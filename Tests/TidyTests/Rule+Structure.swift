@@ -67,7 +67,9 @@ extension Rule {
         ("Sources/Scripting/", ["CLuaShims", "Relay"]),
         (
             "Sources/relayd/",
-            system.union(["ArgumentParser", "FoundationEssentials", "Relay", "Scripting", "Yams"])
+            system.union([
+                "ArgumentParser", "CStaticFiles", "FoundationEssentials", "Relay", "Scripting", "Yams",
+            ])
         ),
     ]
 

@@ -45,6 +45,8 @@ package struct Configuration: Sendable, Equatable {
     package var drainTimeout: Duration = .seconds(10)
     /// `scheme://host[:port]`, lower case, the only Origins that handshakes may carry; empty allows any.
     package var allowedOrigins: [String] = []
+    /// Whether the example pages are served.
+    package var examples: Bool = false
     /// By the setting's name; a missing one is `default`. No part of equality.
     package var sources: [String: Source] = [:]
 

@@ -132,10 +132,7 @@ extension Configuration {
             "Make a key and a certificate in the state directory on first use.",
             values: { [String($0.tlsSelfSigned)] },
             take: { (texts, configuration) throws(ConfigurationError) in
-                guard let value = Bool(texts[0]) else {
-                    throw ConfigurationError("tls.selfSigned is \"\(texts[0])\", but must be true or false.")
-                }
-                configuration.tlsSelfSigned = value
+                configuration.tlsSelfSigned = try boolean(texts[0], for: "tls.selfSigned")
             }),
         ConfigurationSetting(
             "allowedOrigins", isList: true, changesLive: true, range: "scheme://host[:port], compared exactly",
@@ -145,6 +142,13 @@ extension Configuration {
                 var origins: [String] = []
                 for text in texts { origins.append(try origin(text)) }
                 configuration.allowedOrigins = origins
+            }),
+        ConfigurationSetting(
+            "examples", changesLive: true, range: "true or false",
+            "Serve the example pages, at /examples/.",
+            values: { [String($0.examples)] },
+            take: { (texts, configuration) throws(ConfigurationError) in
+                configuration.examples = try boolean(texts[0], for: "examples")
             }),
         ConfigurationSetting(
             "log.level", changesLive: true, range: choices(Logger.Level.self),
@@ -186,6 +190,13 @@ private func choice<Value: RawRepresentable & CaseIterable>(
 ) throws(ConfigurationError) -> Value where Value.RawValue == String {
     guard let value = Value(rawValue: text) else {
         throw ConfigurationError("\(name) is \"\(text)\", but must be one of \(choices(Value.self)).")
+    }
+    return value
+}
+
+private func boolean(_ text: String, for name: String) throws(ConfigurationError) -> Bool {
+    guard let value = Bool(text) else {
+        throw ConfigurationError("\(name) is \"\(text)\", but must be true or false.")
     }
     return value
 }

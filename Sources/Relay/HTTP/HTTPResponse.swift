@@ -1,11 +1,19 @@
 /// Writes HTTP/1.1 responses that are not upgrades (RFC 9112 §4).
 enum HTTPResponse {
-    /// One whole response. Its body is plain text; `close` says that the connection ends behind it. Header names that
-    /// are no tokens are left out, and control characters of values with them, so that nothing a value was made from
-    /// (a reason that a script gave, a path) can begin a line of its own.
+    /// One whole response whose body is plain text.
     static func encode(_ status: HTTPStatus, headers: [(String, String)], body: String, close: Bool) -> [UInt8] {
+        encode(status, headers: headers, contentType: "text/plain; charset=utf-8", body: body.utf8, close: close)
+    }
+
+    /// One whole response; `close` says that the connection ends behind it. Header names that are no tokens are left
+    /// out, and control characters of values with them, so that nothing a value was made from (a reason that a script
+    /// gave, a path) can begin a line of its own.
+    static func encode(
+        _ status: HTTPStatus, headers: [(String, String)], contentType: String, body: some Collection<UInt8>,
+        close: Bool
+    ) -> [UInt8] {
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(256 + body.utf8.count)
+        bytes.reserveCapacity(512 + body.count)
         bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
         var options: [String] = close ? ["close"] : []
         for (name, value) in headers where HTTPCharacter.isToken(name.utf8) {
@@ -14,10 +22,10 @@ enum HTTPResponse {
             append(name, value, to: &bytes)
         }
         if !options.isEmpty { append("Connection", options.joined(separator: ", "), to: &bytes) }
-        append("Content-Type", "text/plain; charset=utf-8", to: &bytes)
-        append("Content-Length", String(body.utf8.count), to: &bytes)
+        append("Content-Type", contentType, to: &bytes)
+        append("Content-Length", String(body.count), to: &bytes)
         bytes += "\r\n".utf8
-        bytes += body.utf8
+        bytes += body
         return bytes
     }
 

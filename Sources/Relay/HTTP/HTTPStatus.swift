@@ -7,6 +7,7 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
     package init(code: Int) { self.code = (200...599).contains(code) ? code : 500 }
 
     package static var ok: HTTPStatus { HTTPStatus(code: 200) }
+    package static var permanentRedirect: HTTPStatus { HTTPStatus(code: 308) }
     package static var badRequest: HTTPStatus { HTTPStatus(code: 400) }
     package static var unauthorized: HTTPStatus { HTTPStatus(code: 401) }
     package static var forbidden: HTTPStatus { HTTPStatus(code: 403) }

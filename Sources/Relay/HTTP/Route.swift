@@ -5,6 +5,7 @@
 ///     /s/SERVER            /app/NAME/s/SERVER           server registration
 ///     /a/TICKET            /app/NAME/a/TICKET           a server's dedicated connection
 ///     /healthz  /readyz  /metrics                       plain HTTP
+///     /relay.js  /examples/…                            plain HTTP, files
 enum Route: Hashable, Sendable {
     case instruction(app: String)
     case cleanClient(app: String, server: ServerID, port: UInt16)
@@ -13,6 +14,8 @@ enum Route: Hashable, Sendable {
     case health
     case ready
     case metrics
+    /// A place for files, whether there is one or not.
+    case file(path: String)
     /// A well-formed path that leads nowhere.
     case notFound
     /// A path that cannot be decoded to names, or that tries to climb: answer 400.
@@ -36,11 +39,14 @@ enum Route: Hashable, Sendable {
             guard rest.count >= 2, isAppName(rest[1]) else { return .notFound }
             app = rest[1]
             rest = rest.dropFirst(2)
+        } else if rest.first == "examples" {
+            return .file(path: "/" + rest.joined(separator: "/"))
         } else if rest.count == 1 {
             switch rest[0] {
             case "healthz": return .health
             case "readyz": return .ready
             case "metrics": return .metrics
+            case "relay.js": return .file(path: "/relay.js")
             default: return .notFound
             }
         }

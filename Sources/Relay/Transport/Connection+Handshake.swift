@@ -48,6 +48,8 @@ extension Connection {
             loop.isDraining
                 ? respond(to: head, .serviceUnavailable, "draining\n")
                 : respond(to: head, .ok, "ready\n")
+        case .file(let path):
+            respond(to: head, filePath: path)
         case .badRequest:
             refuse(.badRequest, "The path is not well-formed.")
         case .metrics, .notFound:
@@ -62,13 +64,31 @@ extension Connection {
     }
 
     private func respond(to head: RequestHead, _ status: HTTPStatus, _ body: String) {
+        let bytes = HTTPResponse.encode(status, headers: [("Cache-Control", "no-store")], body: body, close: true)
+        respond(to: head, bytes, bodyCount: body.utf8.count)
+    }
+
+    private func respond(to head: RequestHead, filePath path: String) {
+        let shared = loop.shared
+        guard !(path + "/").hasPrefix(StaticFile.examples) || shared.configuration.examples else {
+            return refuse(.notFound, "There is nothing at this path; the example pages need --examples.")
+        }
+        guard let file = shared.files[path] else {
+            guard shared.files[path + "/"] != nil else { return refuse(.notFound, "There is nothing at this path.") }
+            return refuse(.permanentRedirect, "This path ends with a slash.", headers: [("Location", path + "/")])
+        }
+        let bytes = HTTPResponse.encode(
+            .ok, headers: StaticFile.headers(for: path), contentType: file.contentType, body: file.body, close: true)
+        respond(to: head, bytes, bodyCount: file.body.count)
+    }
+
+    /// Answers GET with a whole response, and HEAD without its body (RFC 9110 §9.3.2).
+    private func respond(to head: RequestHead, _ response: [UInt8], bodyCount: Int) {
         guard head.method == "GET" || head.method == "HEAD" else {
             return refuse(.methodNotAllowed, "Use GET.", headers: [("Allow", "GET, HEAD")])
         }
         guard lifecycle.refused() else { return }
-        var bytes = HTTPResponse.encode(status, headers: [("Cache-Control", "no-store")], body: body, close: true)
-        if head.method == "HEAD" { bytes.removeLast(body.utf8.count) }
-        queueBytes(bytes)
+        queueBytes(head.method == "HEAD" ? response.dropLast(bodyCount) : response)
         finish()
     }
 

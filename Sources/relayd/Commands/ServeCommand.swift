@@ -62,6 +62,9 @@ struct ServeCommand: ParsableCommand {
             valueName: "origin"))
     var allowedOrigin: [String] = []
 
+    @Flag(help: "Serve the example pages, at /examples/.")
+    var examples = false
+
     @Option(
         help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "level"))
     var logLevel: String?
@@ -80,8 +83,8 @@ struct ServeCommand: ParsableCommand {
         let lists = [("listen", listen), ("script", script), ("allowedOrigins", allowedOrigin)]
         let values = [
             ("state", state), ("loops", loops), ("io", io), ("tls.certificate", tlsCertificate), ("tls.key", tlsKey),
-            ("tls.selfSigned", tlsSelfSigned ? "true" : nil), ("log.level", logLevel), ("log.format", logFormat),
-            ("drain.timeout", drainTimeout),
+            ("tls.selfSigned", tlsSelfSigned ? "true" : nil), ("examples", examples ? "true" : nil),
+            ("log.level", logLevel), ("log.format", logFormat), ("drain.timeout", drainTimeout),
         ]
         return lists.filter { !$0.1.isEmpty }.map { (name: $0.0, texts: $0.1) }
             + values.compactMap { name, text in text.map { (name: name, texts: [$0]) } }
@@ -126,8 +129,9 @@ struct ServeCommand: ParsableCommand {
             if credentials.isNew {
                 logger.info("made an admin credential", metadata: ["file": "\(credentials.adminFile)"])
             }
-            let daemon = try Daemon(configuration: configuration, credentials: credentials, logger: logger) {
-                (host, budgets) throws(ScriptFailure) in
+            let daemon = try Daemon(
+                configuration: configuration, credentials: credentials, logger: logger, files: StaticFile.embedded
+            ) { (host, budgets) throws(ScriptFailure) in
                 try LuaEngine(host: host, budgets: budgets)
             }
             for address in try daemon.start() { writeLine("listening \(address)") }
