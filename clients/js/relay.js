@@ -26,7 +26,6 @@ const DEFAULT_CREDIT = 256 << 10
 /** Messages of no bytes use no credit, so what waits to be read is counted, too. */
 const LEAST_PIECES = 64 << 10
 const CHANNELS_PER_CONNECTION = 4096
-const OPEN_BYTES = 16 << 10
 const CLOSE_TIMEOUT = 30_000
 /** A connection that lasted so long was no failure. */
 const STABLE_AFTER = 10_000
@@ -911,7 +910,6 @@ class Wire {
             if (this.#nextNumber > 0xffffffff) throw new RelayError('limit', 'the connection has no numbers left')
             const options = { ...this.#options, ...given }
             const payload = encoder.encode(JSON.stringify({ server, port, credit: options.credit }))
-            if (payload.length > OPEN_BYTES) throw new RangeError('the id of the server is too long')
             const flow = this.#add(this.#nextNumber, options)
             this.#nextNumber += 2
             const aborted = () => {
@@ -1161,7 +1159,7 @@ export class Relay extends Link {
     }
 
     async connect(server, port, options = {}) {
-        if (typeof server !== 'string' && !Number.isSafeInteger(server)) throw new TypeError(`${server} is no server`)
+        checkServer(server)
         if (!Number.isInteger(port) || port < 0 || port > 0xffff) throw new RangeError(`${port} is no port`)
         return wireOf(this).open(server, port, options)
     }
@@ -1185,11 +1183,18 @@ export class Relay extends Link {
     }
 }
 
-/** In a path, digits are a number and all else is a name; what a URL would take for a way up is neither. */
+/** What the relay takes for the id of a server. */
+function checkServer(server) {
+    const isName = typeof server === 'string' && server !== '' && encoder.encode(server).length <= 255
+    if (!isName && !Number.isSafeInteger(server)) throw new RangeError(`${server} cannot be the id of a server`)
+}
+
+/** In a path digits are a number, all else is a name, and what a URL takes for a way up is neither. */
 function serverSegment(server) {
-    const isNumber = Number.isSafeInteger(server) && server >= 0
-    const isName = typeof server === 'string' && !/^(|\.|\.\.|0|[1-9]\d*)$/.test(server)
-    if (!isNumber && !isName) throw new RangeError(`${JSON.stringify(server)} cannot be the id of a server`)
+    checkServer(server)
+    if (server < 0 || typeof server === 'string' && /^(\.|\.\.|0|[1-9]\d*)$/.test(server)) {
+        throw new RangeError(`${server} cannot be the id of a server that is registered by a path`)
+    }
     return encodeURIComponent(server)
 }
 

@@ -35,7 +35,7 @@ test('a channel is opened under odd numbers, each once', async () => {
 
 test('what cannot be a server or a port is refused here', async () => {
     const { relay, socket } = await openRelay()
-    for (const [server, port] of [[undefined, 1], [1.5, 1], [{}, 1], ['a'.repeat(17 * KiB), 1], ['a', -1], ['a', 65536],
+    for (const [server, port] of [[undefined, 1], [1.5, 1], [{}, 1], ['', 1], ['ü'.repeat(128), 1], ['a', -1], ['a', 65536],
         ['a', '22'], ['a', undefined]]) {
         await assert.rejects(relay.connect(server, port))
     }
