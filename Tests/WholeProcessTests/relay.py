@@ -351,6 +351,15 @@ def run_relayd(*arguments, environment=None, stdin=None, cwd=None):
         timeout=4 * DEADLINE, cwd=cwd)
 
 
+def restart(relay):
+    """Ends the relay and starts it again where it was, with the state that it had."""
+    listeners = iter(relay.urls)
+    relay.stop()
+    relay.arguments = [next(listeners) if before == "--listen" else argument
+                       for before, argument in zip([None, *relay.arguments], relay.arguments)]
+    relay.start()
+
+
 def trusting_anything():
     context = ssl.create_default_context()
     context.check_hostname = False
