@@ -4,9 +4,9 @@ import FoundationEssentials
 enum Repository {
     static let root = String(#filePath.dropLast("/Tests/TidyTests/Repository.swift".count))
 
-    private static let folders = ["Sources", "Tests", "bench", "dev", "scripts"]
+    private static let folders = ["Sources", "Tests", "bench", "clients", "dev", "scripts"]
     private static let kinds: Set = [
-        "c", "h", "in", "ini", "lua", "md", "mjs", "modulemap", "py", "sh", "swift", "txt",
+        "c", "css", "h", "html", "in", "ini", "js", "json", "lua", "md", "mjs", "modulemap", "py", "sh", "swift", "ts", "txt",
     ]
 
     /// Everything that a person has written: the folders above, and what stands beside them.

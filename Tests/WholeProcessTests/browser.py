@@ -15,6 +15,8 @@ from selenium.webdriver.common.by import By
 from certificates import openssl
 from conditions import DEADLINE, eventually
 
+CHROMIUM = "/usr/bin/chromium"
+
 # What a test runs in a page is an async function; its value, or what it threw, comes back as JSON.
 SCRIPT = """
 const [done] = [...arguments].slice(-1)
@@ -35,9 +37,10 @@ class Browser:
     """One Chromium with a profile of its own, that trusts one self-signed certificate and no other."""
 
     def __init__(self, certificate):
+        assert pathlib.Path(CHROMIUM).exists(), "there is no Chromium: dev/setup --test installs it"
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="relayd-browser-"))
         options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
+        options.binary_location = CHROMIUM
         for argument in [
             "--headless=new", f"--user-data-dir={self.directory}", "--no-first-run", "--disable-dev-shm-usage",
             "--disable-gpu", f"--ignore-certificate-errors-spki-list={public_key_hash(certificate)}",

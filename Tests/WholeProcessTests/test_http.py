@@ -2,12 +2,13 @@
 and 40)."""
 
 import os
+import signal
 import socket
 import subprocess
 
 import pytest
 
-from relay import TEST_SCRIPTS, answer
+from relay import ROOT, TEST_SCRIPTS, answer
 from wire import close_frame, head, request, upgrade_head
 
 # Plain HTTP
@@ -63,6 +64,58 @@ def test_other_methods_on_a_websocket_path_are_refused(shared_relay):
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]:
         status, _ = answer(shared_relay, request(first=f"{method} / HTTP/1.1"))
         assert status == 405, method
+
+
+# Files
+
+
+def get(relay, path, method="GET"):
+    with relay.raw() as raw:
+        raw.send(head(f"{method} {path} HTTP/1.1", "Host: relay.test"))
+        response = raw.read_response(has_body=method != "HEAD")
+        raw.expect_end()
+        return response
+
+
+def test_the_client_is_served_to_every_page(shared_relay):
+    response = get(shared_relay, "/relay.js")
+    assert response.status == 200 and response.body == (ROOT / "clients/js/relay.js").read_bytes()
+    assert response.values("content-type") == ["text/javascript; charset=utf-8"]
+    assert response.values("access-control-allow-origin") == ["*"]
+    assert response.values("cache-control") == ["no-cache"]
+    assert response.values("x-content-type-options") == ["nosniff"]
+    without = get(shared_relay, "/relay.js", method="HEAD")
+    assert (without.status, without.fields) == (200, response.fields)
+    assert get(shared_relay, "/relay.js", method="POST").status == 405
+
+
+def test_the_examples_are_served_only_when_they_are_on(shared_relay, make_relay):
+    names = ["", "chat.html", "chat.js", "style.css"]
+    for name in names:
+        assert get(shared_relay, f"/examples/{name}").status == 404
+    relay = make_relay("--examples")
+    for name in names:
+        response = get(relay, f"/examples/{name}")
+        assert response.status == 200
+        assert response.body == (ROOT / "clients/js/examples" / (name or "index.html")).read_bytes()
+        assert "default-src 'none'" in response.values("content-security-policy")[0]
+        assert response.values("x-content-type-options") == ["nosniff"]
+        assert response.values("access-control-allow-origin") == []
+    redirect = get(relay, "/examples")
+    assert (redirect.status, redirect.values("location")) == (308, ["/examples/"])
+    for path in ["/examples/none", "/examples/chat.html/", "/examples//", "/examples/examples/"]:
+        assert get(relay, path).status == 404
+
+
+def test_the_examples_can_be_switched_while_the_relay_runs(make_relay, tmp_path):
+    file = tmp_path / "relayd.yaml"
+    file.write_text("examples: true\n")
+    relay = make_relay("--config", file)
+    assert get(relay, "/examples/").status == 200
+    file.write_text("examples: false\n")
+    relay.signal(signal.SIGHUP)
+    relay.logs("reloaded configuration")
+    assert get(relay, "/examples/").status == 404
 
 
 # Case 31: the syntax of HTTP

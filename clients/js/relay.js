@@ -696,8 +696,9 @@ class Wire {
         const socket = endpoint.socket(path, token ? [SUBPROTOCOL, `bearer.${token}`] : [SUBPROTOCOL])
         this.#socket = socket
         socket.binaryType = 'arraybuffer'
-        let problem = 'the relay cannot be reached, or refuses the connection'
-        socket.onerror = (event) => { problem = event.message || problem }
+        // An error comes before each close, and in Node 20 in its place.
+        const problem = 'the relay cannot be reached, or refuses the connection'
+        socket.onerror = (event) => this.#failed(1006, event.message || problem)
         socket.onclose = (event) => this.#failed(event.code, event.reason || problem)
         socket.onopen = () => this.#opened()
         this.#connectTimer = setTimeout(
@@ -709,12 +710,14 @@ class Wire {
         if (socket.protocol !== SUBPROTOCOL) return this.#failed(1010, `the relay does not speak ${SUBPROTOCOL}`)
         clearTimeout(this.#connectTimer)
         socket.onmessage = (event) => this.#received(event.data)
+        socket.onerror = () => {}  // The close says all; and `ws` throws errors that nobody listens to.
         socket.onclose = (event) => this.lost(event.code, event.reason)
         this.#pingTimer = setInterval(() => this.#ping(), this.#options.pingInterval)
         this.#owner.opened()
     }
 
     #failed(code, reason) {
+        if (this.#isLost) return
         this.#leave(1000, '')
         this.#owner.failed(new RelayError(code, reason))
     }
@@ -741,7 +744,7 @@ class Wire {
         clearInterval(this.#pingTimer)
         const socket = this.#socket
         socket.onopen = socket.onmessage = socket.onclose = null
-        socket.onerror = () => {}  // `ws` throws errors that nobody listens to.
+        socket.onerror = () => {}
         socket.close(code, reason)
     }
 
@@ -1192,7 +1195,7 @@ function checkServer(server) {
 /** In a path digits are a number, all else is a name, and what a URL takes for a way up is neither. */
 function serverSegment(server) {
     checkServer(server)
-    if (server < 0 || typeof server === 'string' && /^(\.|\.\.|0|[1-9]\d*)$/.test(server)) {
+    if (typeof server === 'number' ? server < 0 : /^(\.|\.\.|0|[1-9]\d*)$/.test(server)) {
         throw new RangeError(`${server} cannot be the id of a server that is registered by a path`)
     }
     return encodeURIComponent(server)

@@ -18,6 +18,7 @@ import Testing
         try configuration.set("tls.certificate", to: ["c.pem"], from: .file)
         try configuration.set("tls.key", to: ["k.pem"], from: .file)
         try configuration.set("allowedOrigins", to: ["HTTPS://Example.com:443"], from: .environment)
+        try configuration.set("examples", to: ["true"], from: .file)
         try configuration.set("log.level", to: ["debug"], from: .flag)
         try configuration.set("drain.timeout", to: ["1500ms"], from: .flag)
         #expect(configuration.allowedOrigins == ["https://example.com"])
@@ -33,7 +34,7 @@ import Testing
     @Test(arguments: [
         ("loops", ["0"]), ("loops", ["1025"]), ("loops", ["four"]), ("loops", ["1", "2"]), ("loops", []),
         ("io", ["kqueue"]), ("log.level", ["loud"]), ("log.format", ["xml"]),
-        ("tls.selfSigned", ["yes"]), ("state", [""]), ("script", ["a\u{0}b"]), ("drain.timeout", ["2h"]),
+        ("tls.selfSigned", ["yes"]), ("examples", ["1"]), ("state", [""]), ("script", ["a\u{0}b"]), ("drain.timeout", ["2h"]),
         ("listen", []), ("listen", ["ws://a:1", "nonsense"]), ("allowedOrigins", ["example.com"]),
         ("allowedOrigins", ["https://example.com/"]), ("allowedOrigins", ["null"]), ("allowedOrigins", ["https://"]),
         ("allowedOrigins", ["https://*.example.com"]), ("noSuch", ["1"]),

@@ -14,6 +14,10 @@ import Testing
         #expect(
             Route.parse("/healthz") == .health && Route.parse("/readyz") == .ready
                 && Route.parse("/metrics") == .metrics)
+        #expect(Route.parse("/relay.js") == .file(path: "/relay.js"))
+        #expect(Route.parse("/examples") == .file(path: "/examples"))
+        #expect(Route.parse("/examples/") == .file(path: "/examples/"))
+        #expect(Route.parse("/examples/a%20b/c") == .file(path: "/examples/a b/c"))
     }
 
     @Test func `a server id of digits is a number only as a number is written`() {
@@ -28,14 +32,15 @@ import Testing
         "/x", "/app", "/app/", "/app/a.b", "/app/x/", "//", "/c/box", "/c/box/", "/c/box/65536", "/c/box/-1",
         "/c/box/+1", "/c/box/080",
         "/c//80", "/c/box/80/x", "/s", "/s/", "/healthz/", "/app/x/healthz",
-        "/app/\(String(repeating: "x", count: 65))", "/APP/x",
+        "/app/\(String(repeating: "x", count: 65))", "/APP/x", "/relay.js/", "/relay.js/x", "/app/x/relay.js",
+        "/app/x/examples",
     ])
     func `other paths lead nowhere`(_ path: String) { #expect(Route.parse(path) == .notFound) }
 
     @Test(arguments: [
         "", "x", "/s/a%0d%0ab", "/s/%00", "/s/a%2Fb", "/s/a%2fb", "/s/..", "/s/%2e%2e", "/./s/x", "/s/.", "/s/%",
         "/s/%4", "/s/%zz",
-        "/s/%C0%AF", "/s/%ED%A0%80", "/s/%FF", "/s/%7F", "/../etc/passwd",
+        "/s/%C0%AF", "/s/%ED%A0%80", "/s/%FF", "/s/%7F", "/../etc/passwd", "/examples/../x", "/examples/%2e%2e/x", "/examples/%2Fx",
     ])
     func `case 40: escapes that hide controls, slashes or climbing are refused`(_ path: String) {
         #expect(Route.parse(path) == .badRequest)
