@@ -6,7 +6,8 @@ enum Repository {
 
     private static let folders = ["Sources", "Tests", "bench", "clients", "dev", "scripts"]
     private static let kinds: Set = [
-        "c", "css", "h", "html", "in", "ini", "js", "json", "lua", "md", "mjs", "modulemap", "py", "sh", "swift", "ts", "txt",
+        "c", "css", "h", "html", "in", "ini", "js", "json", "lua", "md", "mjs", "modulemap", "py", "sh", "swift", "ts",
+        "txt",
     ]
 
     /// Everything that a person has written: the folders above, and what stands beside them.

@@ -62,7 +62,7 @@ interface LinkEventMap {
 /** A connection to the relay that lasts. When it breaks, its channels and requests end with it, and another is made,
  * after a random pause that grows; unless the close code says not to. */
 declare class Link<Events extends LinkEventMap = LinkEventMap> extends EventTarget {
-    private constructor()
+    protected constructor()
     /** As of a WebSocket: 0 also while it connects again, 1, or 3. */
     readonly readyState: number
     /** Invokes an instruction. A single parameter that is a plain object is passed as named parameters. */
@@ -86,6 +86,8 @@ declare class Link<Events extends LinkEventMap = LinkEventMap> extends EventTarg
 }
 
 export class Relay extends Link {
+    private constructor()
+
     /** Connects. `url` is the relay's (`wss://…` or `https://…`), with `/app/NAME` for an app. Rejects where the first
      * attempt fails; later ones are repeated. */
     static open(url: string | URL, options?: RelayOptions): Promise<Relay>
@@ -109,6 +111,7 @@ interface RegistrationEventMap extends LinkEventMap {
 }
 
 export class Registration extends Link<RegistrationEventMap> {
+    private constructor()
     readonly server: ServerID
     onerror: ((event: RegistrationEventMap['error']) => unknown) | null
 }

@@ -672,6 +672,7 @@ class Wire {
     #options
     #owner
     #socket
+    #isOpen = false
     #isLost = false
     #connectTimer
     // Whose turn it is to send
@@ -709,6 +710,7 @@ class Wire {
         const socket = this.#socket
         if (socket.protocol !== SUBPROTOCOL) return this.#failed(1010, `the relay does not speak ${SUBPROTOCOL}`)
         clearTimeout(this.#connectTimer)
+        this.#isOpen = true
         socket.onmessage = (event) => this.#received(event.data)
         socket.onerror = () => {}  // The close says all; and `ws` throws errors that nobody listens to.
         socket.onclose = (event) => this.lost(event.code, event.reason)
@@ -724,6 +726,7 @@ class Wire {
 
     /** It is over, in whatever way, and every channel and request with it. */
     lost(code, reason) {
+        if (!this.#isOpen) return this.#failed(code, reason)
         if (this.#isLost) return
         this.#leave(1000, '')
         this.#end(code, reason)
@@ -840,7 +843,7 @@ class Wire {
         if (type !== CREDIT && type !== CLOSE) return flow.received(type, payload)
         const value = type === CREDIT ? readU32(payload) : readClosing(payload)
         if (value === undefined) return this.#violated('a credit or close that cannot be read')
-        return type === CREDIT ? flow.granted(value) : flow.finish(value.code, value.reason, true)
+        return type === CREDIT ? flow.granted(value) : flow.finish(value.code, value.reason, value.code !== 1006)
     }
 
     /** `accept` or `reject`: of an `open` of ours, or out of the blue, of a channel that a script has opened. */
@@ -934,7 +937,8 @@ class Wire {
 
     /** The channel that a script opens, or has opened, under this number. */
     expect(number) {
-        if (!Number.isInteger(number) || number % 2 !== 0 || number <= 0 || this.#expected.get(number)?.isWanted) {
+        const hasBeen = this.#expected.get(number)?.isWanted ?? this.flows.has(number)
+        if (!Number.isInteger(number) || number % 2 !== 0 || number <= 0 || hasBeen) {
             return Promise.reject(new RangeError(`${number} is no number of a channel to come`))
         }
         const expected = this.#expectation(number)
@@ -973,7 +977,7 @@ class Link extends EventTarget {
     #incoming
     /** The one in use. */
     #wire
-    /** And those before it, of a relay that drains: they serve their channels until they are closed. */
+    /** With those before it, of a relay that drains, which serve their channels until they are closed, and the next. */
     #wires = new Set()
     #openedAt = 0
     #failures = 0
@@ -1025,27 +1029,30 @@ class Link extends EventTarget {
     async #connect() {
         const { credential } = this.#options
         const token = typeof credential === 'function' ? await credential() : credential
+        if (this.#isClosed) throw new RelayError(1000, 'closed')
         await new Promise((resolve, reject) => {
             const wire = new Wire(this.#endpoint, this.#path, this.#options, token, {
                 opened: () => {
                     this.#opened(wire)
                     resolve()
                 },
-                failed: reject,
+                failed: (error) => {
+                    this.#wires.delete(wire)
+                    reject(error)
+                },
                 text: (data) => this.dispatchEvent(new MessageEvent('message', { data })),
                 incoming: this.#incoming,
                 draining: (milliseconds) => this.#draining(wire, milliseconds),
                 lost: (code, reason) => this.#lost(wire, code, reason),
             })
+            this.#wires.add(wire)
         })
     }
 
     #opened(wire) {
-        this.#wires.add(wire)
-        if (this.#isClosed) return wire.lost(1000, '')
         this.#wire = wire
         this.#openedAt = performance.now()
-        return this.dispatchEvent(new Event('open'))
+        this.dispatchEvent(new Event('open'))
     }
 
     #lost(wire, code, reason) {
@@ -1071,9 +1078,8 @@ class Link extends EventTarget {
         for (let isDone = false; !isDone && !this.#isClosed;) {
             if (this.#wire === undefined) this.#tell('reconnecting', { delay, error })
             await this.#sleep(delay)
-            if (this.#isClosed) break
             try {
-                await this.#connect()
+                if (!this.#isClosed) await this.#connect()
                 isDone = true
             } catch (failure) {
                 error = failure

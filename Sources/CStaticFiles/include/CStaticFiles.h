@@ -1,5 +1,5 @@
-// The files that relayd serves over plain HTTP. The compiler puts them into the binary (C23 #embed) from clients/js, the
-// one place where they are written.
+// The files that relayd serves over plain HTTP. The compiler puts them into the binary (C23 #embed) from clients/js,
+// the one place where they are written.
 #pragma once
 #include <stddef.h>
 

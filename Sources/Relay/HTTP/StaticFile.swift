@@ -19,8 +19,8 @@ package struct StaticFile: Sendable {
         let common = [("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")]
         guard path.hasPrefix(examples) else { return common + [("Access-Control-Allow-Origin", "*")] }
         let policy =
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
-            + "form-action 'none'; frame-ancestors 'none'"
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
+            + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         return common + [("Content-Security-Policy", policy), ("Referrer-Policy", "no-referrer")]
     }
 }

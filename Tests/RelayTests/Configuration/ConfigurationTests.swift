@@ -34,7 +34,8 @@ import Testing
     @Test(arguments: [
         ("loops", ["0"]), ("loops", ["1025"]), ("loops", ["four"]), ("loops", ["1", "2"]), ("loops", []),
         ("io", ["kqueue"]), ("log.level", ["loud"]), ("log.format", ["xml"]),
-        ("tls.selfSigned", ["yes"]), ("examples", ["1"]), ("state", [""]), ("script", ["a\u{0}b"]), ("drain.timeout", ["2h"]),
+        ("tls.selfSigned", ["yes"]), ("examples", ["1"]),
+        ("state", [""]), ("script", ["a\u{0}b"]), ("drain.timeout", ["2h"]),
         ("listen", []), ("listen", ["ws://a:1", "nonsense"]), ("allowedOrigins", ["example.com"]),
         ("allowedOrigins", ["https://example.com/"]), ("allowedOrigins", ["null"]), ("allowedOrigins", ["https://"]),
         ("allowedOrigins", ["https://*.example.com"]), ("noSuch", ["1"]),

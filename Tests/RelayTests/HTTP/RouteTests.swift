@@ -40,7 +40,8 @@ import Testing
     @Test(arguments: [
         "", "x", "/s/a%0d%0ab", "/s/%00", "/s/a%2Fb", "/s/a%2fb", "/s/..", "/s/%2e%2e", "/./s/x", "/s/.", "/s/%",
         "/s/%4", "/s/%zz",
-        "/s/%C0%AF", "/s/%ED%A0%80", "/s/%FF", "/s/%7F", "/../etc/passwd", "/examples/../x", "/examples/%2e%2e/x", "/examples/%2Fx",
+        "/s/%C0%AF", "/s/%ED%A0%80", "/s/%FF", "/s/%7F", "/../etc/passwd", "/examples/../x", "/examples/%2e%2e/x",
+        "/examples/%2Fx",
     ])
     func `case 40: escapes that hide controls, slashes or climbing are refused`(_ path: String) {
         #expect(Route.parse(path) == .badRequest)

@@ -68,7 +68,7 @@ test('channels that a script makes are found by their numbers, in whatever order
     const events = record(two)
     await settled()
     assert.deepEqual(events, ['early'])
-    await assert.rejects(relay.channel(3), RangeError)
+    for (const number of [0, 2, 3, 4, -2, 2.5, '8']) await assert.rejects(relay.channel(number), RangeError)
 })
 
 // Sending
@@ -217,12 +217,33 @@ for (const [name, code, frames, options] of [
     })
 }
 
+test('what is not read uses up the credit', async () => {
+    const { channel, socket, number } = await openChannel(0, {}, { credit: 4 })
+    socket.receive(frame('text', number, 'abc'), frame('text', number, 'd'))
+    assert.equal(channel.readyState, Channel.OPEN)
+    socket.receive(frame('text', number, 'e'))
+    assert.deepEqual(socket.sent().map(({ type, code }) => [type, code]), [['close', 4006]])
+})
+
 test('empty messages that nobody reads are counted', async () => {
     const { channel, socket, number } = await openChannel(0, {}, { credit: 4 })
+    for (let index = 0; index < 100000; index += 1) socket.receive(frame('textMore', number, ''))
     for (let index = 0; index < 65536; index += 1) socket.receive(frame('text', number, ''))
-    for (let index = 0; index < 100000; index += 1) socket.receive(frame('binaryMore', number, ''))
+    assert.equal(channel.readyState, Channel.OPEN)
+    socket.receive(frame('text', number, ''))
     assert.equal(channel.readyState, Channel.CLOSED)
     assert.deepEqual(socket.sent().map(({ type, code }) => [type, code]), [['close', 4006]])
+})
+
+test('a message is put together from pieces of any size', async () => {
+    const { channel, socket, number } = await openChannel(0)
+    const events = record(channel)
+    const bytes = Buffer.from(Array.from({ length: 200000 }, (_, index) => index * 31 >> 8))
+    for (let start = 0, size = 1; start < bytes.length; start += size, size = size * 3 % 20011) {
+        const isLast = start + size >= bytes.length
+        socket.receive(frame(isLast ? 'binary' : 'binaryMore', number, bytes.subarray(start, start + size)))
+    }
+    assert.ok(bytes.equals(Buffer.from(events[0])))
 })
 
 test('a message in pieces of one byte takes the memory of its bytes', async () => {
@@ -255,6 +276,20 @@ test('end is by half; when both have ended the channel is over', async () => {
     assert.deepEqual([channel.readyState, socket.sent()], [Channel.CLOSED, []])
 })
 
+test('it does not matter who ends first, nor whether anybody waits for it', async () => {
+    const first = await openChannel()
+    first.socket.receive(frame('end', first.number))
+    assert.equal(first.channel.readyState, Channel.OPEN)
+    first.channel.end()
+    assert.equal(first.channel.readyState, Channel.CLOSED)
+
+    const second = await openChannel(0)
+    second.channel.send('never sent')
+    second.channel.end()
+    second.socket.closed(4007)
+    await settled()
+})
+
 test('close leaves behind what is queued, and waits 30 s for it', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     for (const isGranted of [true, false]) {
@@ -271,7 +306,8 @@ test('close leaves behind what is queued, and waits 30 s for it', async (t) => {
         assert.equal(channel.readyState, Channel.CLOSED)
         channel.send('into the void')
         channel.close()
-        assert.deepEqual(socket.sent(), [])
+        t.mock.timers.tick(30000)
+        assert.deepEqual(socket.sent().filter(({ type }) => type !== 'ping'), [])
     }
 })
 

@@ -39,7 +39,7 @@ test('without a credential none is sent, and without a WebSocket there is an exp
 test('a relay that cannot be reached, says nothing, or speaks something else is an error', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     for (const [happens, code] of [
-        [(socket) => socket.closed(1006), 1006], [() => t.mock.timers.tick(15000), 1006],
+        [(socket) => socket.closed(1006), 1006], [(socket) => socket.onerror({}), 1006], [() => t.mock.timers.tick(15000), 1006],
         [(socket) => socket.opened(''), 1010],
     ]) {
         const { FakeWebSocket, sockets } = fakeWebSockets()
@@ -69,10 +69,10 @@ test('a request is answered by the reply with its id', async () => {
     ])
     socket.receive(
         'text', '{"id":9,"result":1}', '{"id":1}', '{', '{"id":2,"result":null}', '{"id":1,"result":[1]}',
-        '{"id":3,"error":{"code":"not_found","message":"no","data":{"y":2}}}', '{"id":4,"result":false}')
+        '{"id":3,"error":{"code":"not_found","message":"no","data":{"y":2}}}', '{"id":4,"result":false}', '{"id":4,"result":"twice"}')
     assert.deepEqual(await Promise.all([replies[0], replies[1], replies[3]]), [[1], null, false])
     await failure
-    assert.deepEqual(heard, ['text', '{"id":9,"result":1}', '{"id":1}', '{'])
+    assert.deepEqual(heard, ['text', '{"id":9,"result":1}', '{"id":1}', '{', '{"id":4,"result":"twice"}'])
     relay.send('as it is')
     await assert.rejects(relay.invoke('e', 1n), TypeError)
 })

@@ -119,12 +119,20 @@ test('close is the end, of servers as well, and of whatever is under way', async
     assert.equal(sockets.length, 3)
     relay.close()
     relay.close()
-    sockets[2].opened()
     await pass(1e6)
     assert.deepEqual(events, [
         [['close', 1000, '', true]], [[1500 / 2, 1006], ['close', 1000, '', true]]])
     assert.deepEqual([sockets.length, relay.readyState, registration.readyState], [3, 3, 3])
     assert.ok([sockets[0], sockets[2]].every(({ closedWith }) => closedWith.code === 1000))
+})
+
+test('a server that is registered when its relay has been closed is closed, too', async () => {
+    const { relay, sockets } = await openRelay()
+    const registering = relay.listen('box', () => {})
+    await settled()
+    relay.close()
+    sockets[1].opened()
+    assert.equal((await registering).readyState, 3)
 })
 
 // Half-open connections
