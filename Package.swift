@@ -12,7 +12,8 @@ let settings: [SwiftSetting] = [
 let package = Package(
     name: "relayd",
     products: [
-        .executable(name: "relayd", targets: ["relayd"])
+        .executable(name: "relayd", targets: ["relayd"]),
+        .library(name: "RelayClient", targets: ["RelayClient"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -43,11 +44,14 @@ let package = Package(
         // The Lua engine behind Relay's InstructionEngine protocol.
         .target(name: "Scripting", dependencies: ["CLuaShims", "Relay"], swiftSettings: settings),
 
+        // What speaks to a relay: the client library, and the tunnels of the command line.
+        .target(name: "RelayClient", dependencies: ["Relay", "CLinux"], swiftSettings: settings),
+
         // The command line and the daemon.
         .executableTarget(
             name: "relayd",
             dependencies: [
-                "Relay", "Scripting", "CLinux", "CStaticFiles",
+                "Relay", "RelayClient", "Scripting", "CLinux", "CStaticFiles",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),
@@ -61,7 +65,10 @@ let package = Package(
             name: "ScriptingTests", dependencies: ["Scripting", "CLuaShims", "Relay"], resources: [.copy("Resources")],
             swiftSettings: settings),
         .testTarget(
-            name: "relaydTests", dependencies: ["relayd", "Relay", .product(name: "Logging", package: "swift-log")],
+            name: "RelayClientTests", dependencies: ["RelayClient", "Relay", "relayd"], swiftSettings: settings),
+        .testTarget(
+            name: "relaydTests",
+            dependencies: ["relayd", "Relay", "RelayClient", .product(name: "Logging", package: "swift-log")],
             swiftSettings: settings),
         // The part of the house style that a machine can check.
         .testTarget(name: "TidyTests", swiftSettings: settings),

@@ -27,3 +27,5 @@ static const uint32_t CLINUX_EPOLLIN = 0x001u;
 static const uint32_t CLINUX_EPOLLOUT = 0x004u;
 static const uint32_t CLINUX_EPOLLERR = 0x008u;
 static const uint32_t CLINUX_EPOLLHUP = 0x010u;
+static const uint32_t CLINUX_EPOLLRDHUP = 0x2000u;
+static const uint32_t CLINUX_EPOLLET = 1u << 31;

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Relay
+import RelayClient
 
 /// What every command that speaks to a running relay takes.
 struct ClientOptions: ParsableArguments {

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Relay
 
 /// Tells which of some files change, by inotify(7). A file is watched through its directory, so that replacing it by
 /// rename, as editors do, is seen like a write. Of a directory all `*.lua` files are watched, also those that come
@@ -33,7 +34,7 @@ final class FileWatcher {
     init(paths: [String]) throws(FileFailure) {
         let descriptor = inotify_init1(Int32(IN_CLOEXEC) | Int32(IN_NONBLOCK))
         guard descriptor >= 0 else {
-            throw FileFailure(description: "inotify: \(SocketStream.describe(errno))")
+            throw FileFailure(description: "inotify: \(System.describe(errno: errno))")
         }
         fileDescriptor = descriptor
         for path in paths { try add(path) }
@@ -44,14 +45,14 @@ final class FileWatcher {
     private func add(_ path: String) throws(FileFailure) {
         var status = stat()
         guard stat(path, &status) == 0 else {
-            throw FileFailure(description: "\(path): \(SocketStream.describe(errno))")
+            throw FileFailure(description: "\(path): \(System.describe(errno: errno))")
         }
         let isDirectory = status.st_mode & S_IFMT == S_IFDIR
         let directory = isDirectory ? path : Self.parent(of: path)
         let watch = inotify_add_watch(fileDescriptor, directory, Self.mask)
         guard watch >= 0 else {
             let reason =
-                errno == ENOSPC ? "too many watches (fs.inotify.max_user_watches)" : SocketStream.describe(errno)
+                errno == ENOSPC ? "too many watches (fs.inotify.max_user_watches)" : System.describe(errno: errno)
             throw FileFailure(description: "\(directory): \(reason)")
         }
         // One directory has one watch, however often and by whatever path it is added.

@@ -10,7 +10,7 @@ struct FileFailure: Error, CustomStringConvertible {
 func readFile(_ path: String, maximumBytes: Int) throws(FileFailure) -> [UInt8] {
     // Non-blocking, so that opening a FIFO that nobody writes to returns.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw FileFailure(description: "\(path): \(SocketStream.describe(errno))") }
+    guard descriptor >= 0 else { throw FileFailure(description: "\(path): \(System.describe(errno: errno))") }
     defer { close(descriptor) }
     var status = stat()
     guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
@@ -23,7 +23,7 @@ func readFile(_ path: String, maximumBytes: Int) throws(FileFailure) -> [UInt8] 
         if count == 0 { return bytes }
         guard count > 0 else {
             if errno == EINTR { continue }
-            throw FileFailure(description: "\(path): \(SocketStream.describe(errno))")
+            throw FileFailure(description: "\(path): \(System.describe(errno: errno))")
         }
         bytes.append(contentsOf: block[..<count])
         guard bytes.count <= maximumBytes else {

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Glibc
+import RelayClient
 
 /// Opens /dev/null for each of the three standard descriptors that is closed: a socket that took the number 2 would be
 /// sent the log.

@@ -14,7 +14,7 @@ struct RelaydCommand: ParsableCommand {
         subcommands: [
             ServeCommand.self, PushCommand.self, WatchCommand.self, InvokeCommand.self, EvalCommand.self,
             ListCommand.self, KickCommand.self, CredentialCommand.self, CheckCommand.self, ExplainCommand.self,
-            DemoCommand.self,
+            DemoCommand.self, ExposeCommand.self, ForwardCommand.self,
         ])
 }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import RelayClient
 
 // Runs the command and turns its outcome into DESIGN §10's exit codes and one sentence on standard error.
 openStandardDescriptors()

@@ -1,14 +1,14 @@
 /// Names a channel on one connection (docs/relay.v1.md): odd where the peer has opened it, even where the relay has.
-struct ChannelNumber: Hashable, Sendable, CustomStringConvertible {
-    let rawValue: UInt32
-    init(_ rawValue: UInt32) { self.rawValue = rawValue }
+package struct ChannelNumber: Hashable, Sendable, CustomStringConvertible {
+    package let rawValue: UInt32
+    package init(_ rawValue: UInt32) { self.rawValue = rawValue }
     /// What concerns the connection as a whole: drain, ping, pong.
-    static var connection: ChannelNumber { ChannelNumber(0) }
+    package static var connection: ChannelNumber { ChannelNumber(0) }
     var isPeers: Bool { rawValue & 1 == 1 }
     /// Given by the app, for `relay.connect`; those of the relay's other channels are divisible by four, so that two loops
     /// can give numbers to one connection.
     var isScripts: Bool { rawValue & 3 == 2 }
-    var description: String { String(rawValue) }
+    package var description: String { String(rawValue) }
 }
 
 /// What a binary message on a multiplexed connection is, by its first byte (DESIGN §7):
@@ -16,33 +16,33 @@ struct ChannelNumber: Hashable, Sendable, CustomStringConvertible {
 ///     +----------+--------------------+-------------
 ///     | type: u8 | channel: u32       | payload …
 ///     +----------+--------------------+-------------
-struct ChannelFrameType: RawRepresentable, Hashable, Sendable {
-    let rawValue: UInt8
-    init(rawValue: UInt8) { self.rawValue = rawValue }
+package struct ChannelFrameType: RawRepresentable, Hashable, Sendable {
+    package let rawValue: UInt8
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
     private init(_ rawValue: UInt8) { self.rawValue = rawValue }
 
-    static var open: Self { Self(0x10) }
-    static var accept: Self { Self(0x11) }
-    static var reject: Self { Self(0x12) }
-    static var credit: Self { Self(0x13) }
-    static var end: Self { Self(0x14) }
-    static var close: Self { Self(0x15) }
-    static var drain: Self { Self(0x16) }
-    static var ping: Self { Self(0x17) }
-    static var pong: Self { Self(0x18) }
+    package static var open: Self { Self(0x10) }
+    package static var accept: Self { Self(0x11) }
+    package static var reject: Self { Self(0x12) }
+    package static var credit: Self { Self(0x13) }
+    package static var end: Self { Self(0x14) }
+    package static var close: Self { Self(0x15) }
+    package static var drain: Self { Self(0x16) }
+    package static var ping: Self { Self(0x17) }
+    package static var pong: Self { Self(0x18) }
 
     /// A piece of a message.
     @inline(__always)
-    static func data(isText: Bool, more: Bool) -> Self { Self((isText ? 0x01 : 0x00) | (more ? 0x80 : 0x00)) }
+    package static func data(isText: Bool, more: Bool) -> Self { Self((isText ? 0x01 : 0x00) | (more ? 0x80 : 0x00)) }
 
-    @inline(__always) var isData: Bool { rawValue & 0x7E == 0 }
-    @inline(__always) var isText: Bool { rawValue & 0x01 != 0 }
+    @inline(__always) package var isData: Bool { rawValue & 0x7E == 0 }
+    @inline(__always) package var isText: Bool { rawValue & 0x01 != 0 }
     /// Of data: more of the message follows.
-    @inline(__always) var hasMore: Bool { rawValue & 0x80 != 0 }
+    @inline(__always) package var hasMore: Bool { rawValue & 0x80 != 0 }
 }
 
 /// The frames of channels that carry no data, as a peer sends them, and how every frame is written.
-enum ChannelFrame: Equatable {
+package enum ChannelFrame: Equatable {
     case open([UInt8])
     case accept(credit: Int)
     case reject(code: UInt16, reason: String)
@@ -51,14 +51,14 @@ enum ChannelFrame: Equatable {
     case close(CloseCode, reason: String)
     case ping([UInt8])
 
-    static var headLength: Int { 5 }
+    package static var headLength: Int { 5 }
     /// An `open` may be so long; the others are shorter.
-    static let maximumOpenBytes = 16 << 10
+    package static let maximumOpenBytes = 16 << 10
     /// Reasons are for people: what is longer is refused.
     static let maximumReasonBytes = 1024
 
     /// The most that the payload of a frame of this type may have; nil for types that no peer may send.
-    static func maximumPayload(of type: ChannelFrameType) -> Int? {
+    package static func maximumPayload(of type: ChannelFrameType) -> Int? {
         switch type {
         case .open: maximumOpenBytes
         case .accept, .credit: 4
@@ -70,7 +70,7 @@ enum ChannelFrame: Equatable {
     }
 
     /// Reads a whole frame that is no data; nil where it is malformed.
-    static func parse(_ type: ChannelFrameType, _ payload: UnsafeRawBufferPointer) -> ChannelFrame? {
+    package static func parse(_ type: ChannelFrameType, _ payload: UnsafeRawBufferPointer) -> ChannelFrame? {
         guard let maximum = maximumPayload(of: type), payload.count <= maximum else { return nil }
         switch type {
         case .open: return .open(Array(payload))
@@ -93,7 +93,7 @@ enum ChannelFrame: Equatable {
 
     /// Writes the head of a frame; `buffer` has room for its five bytes.
     @inline(__always)
-    static func writeHead(_ type: ChannelFrameType, _ number: ChannelNumber, into buffer: UnsafeMutableRawPointer) {
+    package static func writeHead(_ type: ChannelFrameType, _ number: ChannelNumber, into buffer: UnsafeMutableRawPointer) {
         // SAFETY: five bytes, which the caller's buffer holds.
         buffer.storeBytes(of: type.rawValue, as: UInt8.self)
         buffer.storeBytes(of: number.rawValue.bigEndian, toByteOffset: 1, as: UInt32.self)
@@ -113,7 +113,7 @@ enum ChannelFrame: Equatable {
     }
 
     /// The payload of `reject` and `close`; a reason that is too long is cut between characters.
-    static func payload(code: UInt16, reason: String) -> [UInt8] {
+    package static func payload(code: UInt16, reason: String) -> [UInt8] {
         var payload: [UInt8] = [UInt8(code >> 8), UInt8(code & 0xFF)]
         for scalar in reason.unicodeScalars {
             guard let encoded = UTF8.encode(scalar), payload.count + encoded.count <= 2 + maximumReasonBytes else {

@@ -2,11 +2,11 @@ internal import CLinux
 internal import Glibc
 
 /// The address of a peer, as 16 bytes and a port: IPv4 as its IPv6 mapping, a Unix socket as zeros.
-struct SocketAddress: Hashable, Sendable {
+package struct SocketAddress: Hashable, Sendable {
     /// The 16 bytes in network order, as two words in host memory order: a hash key, not a number.
     let high: UInt64
     let low: UInt64
-    let port: UInt16
+    package let port: UInt16
     private let kind: Kind
 
     private enum Kind: UInt8 { case ipv4, ipv6, unix }
@@ -43,13 +43,13 @@ struct SocketAddress: Hashable, Sendable {
         }
     }
 
-    var isInternet: Bool { kind != .unix }
+    package var isInternet: Bool { kind != .unix }
 
     /// The key under which connections of one address are counted: the port does not count.
     var withoutPort: SocketAddress { SocketAddress(high: high, low: low, port: 0, kind: kind) }
 
     /// `192.0.2.1`, `2001:db8::1`, or `unix`.
-    var host: String {
+    package var host: String {
         switch kind {
         case .unix:
             return "unix"

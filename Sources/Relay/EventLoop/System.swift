@@ -1,22 +1,22 @@
 // The one file that touches libc for sockets and clocks: return codes become small enums here, at once.
-internal import CLinux
+package import CLinux
 internal import Glibc
 
-enum System {
-    enum ReceiveResult {
+package enum System {
+    package enum ReceiveResult {
         case bytes(Int)
         case endOfStream
         case wouldBlock
         case failed(errno: Int32)
     }
 
-    enum SendResult {
+    package enum SendResult {
         case bytes(Int)
         case wouldBlock
         case failed(errno: Int32)
     }
 
-    enum AcceptResult {
+    package enum AcceptResult {
         case accepted(fileDescriptor: Int32, SocketAddress)
         case wouldBlock
         /// This one connection failed before it reached us (accept(2) lists the codes); the next may be fine.
@@ -27,7 +27,7 @@ enum System {
 
     /// recv(2) until it is not interrupted.
     @inline(__always)
-    static func receive(_ fileDescriptor: Int32, into buffer: UnsafeMutableRawBufferPointer) -> ReceiveResult {
+    package static func receive(_ fileDescriptor: Int32, into buffer: UnsafeMutableRawBufferPointer) -> ReceiveResult {
         while true {
             let count = recv(fileDescriptor, buffer.baseAddress, buffer.count, 0)
             if count > 0 { return .bytes(count) }
@@ -42,7 +42,7 @@ enum System {
 
     /// sendmsg(2) of what waits in `buffer`, without SIGPIPE, until it is not interrupted.
     @inline(__always)
-    static func send(_ fileDescriptor: Int32, _ buffer: borrowing OutboundBuffer) -> SendResult {
+    package static func send(_ fileDescriptor: Int32, _ buffer: borrowing OutboundBuffer) -> SendResult {
         let first = buffer.first
         if first.count == buffer.byteCount {
             while true {
@@ -73,7 +73,7 @@ enum System {
     }
 
     /// accept4(2), non-blocking and close-on-exec; other options come from the listening socket.
-    static func accept(_ listener: Int32) -> AcceptResult {
+    package static func accept(_ listener: Int32) -> AcceptResult {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let fileDescriptor = withUnsafeMutableBytes(of: &storage) { bytes in
@@ -109,29 +109,29 @@ enum System {
         return code == 0 ? SocketAddress(storage) : nil
     }
 
-    static func setOption(_ fileDescriptor: Int32, _ level: Int32, _ name: Int32, _ value: Int32) {
+    package static func setOption(_ fileDescriptor: Int32, _ level: Int32, _ name: Int32, _ value: Int32) {
         var value = value
         _ = setsockopt(fileDescriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size))
     }
 
     /// The kernel takes no more as long as it has so much that it has not sent (tcp(7), TCP_NOTSENT_LOWAT): what it has
     /// cannot be overtaken. No matter on other sockets.
-    static func setUnsentLimit(_ fileDescriptor: Int32, bytes: Int32) {
+    package static func setUnsentLimit(_ fileDescriptor: Int32, bytes: Int32) {
         setOption(fileDescriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, bytes)
     }
 
     /// No more bytes will be sent; the peer reads end of stream after what was.
-    static func shutdownWrite(_ fileDescriptor: Int32) {
+    package static func shutdownWrite(_ fileDescriptor: Int32) {
         _ = shutdown(fileDescriptor, Int32(SHUT_WR))
     }
 
-    static func close(_ fileDescriptor: Int32) {
+    package static func close(_ fileDescriptor: Int32) {
         // Linux releases the descriptor even when close(2) is interrupted, so it is never retried.
         _ = Glibc.close(fileDescriptor)
     }
 
     /// What the kernel calls an error, for logs.
-    static func describe(errno code: Int32) -> String {
+    package static func describe(errno code: Int32) -> String {
         var buffer = [CChar](repeating: 0, count: 128)
         return buffer.withUnsafeMutableBufferPointer { text in
             _ = strerror_r(code, text.baseAddress!, text.count)
@@ -140,7 +140,7 @@ enum System {
     }
 
     /// Milliseconds of CLOCK_MONOTONIC: it never steps, whatever the wall clock does.
-    static func monotonicMilliseconds() -> UInt64 {
+    package static func monotonicMilliseconds() -> UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
@@ -160,7 +160,7 @@ enum System {
     }
 
     /// Raises the soft limit of open files to the hard one, and returns it.
-    static func raiseOpenFileLimit() -> Int {
+    package static func raiseOpenFileLimit() -> Int {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
         limit.rlim_cur = limit.rlim_max
@@ -169,7 +169,7 @@ enum System {
     }
 
     /// Starts a thread; whoever starts it joins it.
-    static func startThread(name: String, _ body: @escaping @Sendable () -> Void) -> pthread_t {
+    package static func startThread(name: String, _ body: @escaping @Sendable () -> Void) -> pthread_t {
         final class Box {
             let body: @Sendable () -> Void
             let name: String

@@ -31,7 +31,7 @@ extension ServerID {
     }
 
     /// Appends the id as JSON: a string or a number.
-    func write(into json: inout [UInt8]) {
+    package func write(into json: inout [UInt8]) {
         switch self {
         case .name(let name): JSONString.write(name, into: &json)
         case .number(let number): json.append(contentsOf: String(number).utf8)

@@ -6,8 +6,8 @@ import Glibc
 ///
 /// A turn with input: `receive`, then `handshake` until it is done, then `read` until it says `.needsInput`, which is
 /// also the moment from which the lent buffer is no longer looked at.
-final class TLSSession {
-    enum HandshakeStep: Equatable {
+package final class TLSSession {
+    package enum HandshakeStep: Equatable {
         /// Everything lent is consumed, and more is needed; an answer may wait in `output`.
         case needsInput
         /// Data may flow. What is left of the lent bytes is for `read`.
@@ -16,7 +16,7 @@ final class TLSSession {
         case failed(TLSFailure)
     }
 
-    enum ReadStep: Equatable {
+    package enum ReadStep: Equatable {
         /// So many bytes of plaintext were written; there may be more, call again.
         case bytes(Int)
         /// Everything lent is consumed and all of its plaintext was handed out.
@@ -27,7 +27,7 @@ final class TLSSession {
         case failed(TLSFailure)
     }
 
-    enum WriteStep: Equatable {
+    package enum WriteStep: Equatable {
         /// So many bytes were encrypted into `output`: all of them.
         case written(Int)
         case failed(TLSFailure)
@@ -47,7 +47,7 @@ final class TLSSession {
 
     /// A client's end. `serverName` is sent as SNI where it is a name, and the certificate must be for it, name or
     /// address; nil checks only that the certificate is trusted.
-    convenience init(client context: TLSContext, serverName: String?) throws(TLSError) {
+    package convenience init(client context: TLSContext, serverName: String?) throws(TLSError) {
         try self.init(context)
         SSL_set_connect_state(ssl)
         if let serverName { try Self.expect(serverName, of: ssl) }
@@ -93,22 +93,22 @@ final class TLSSession {
 
     /// Lends ciphertext. It must stay valid until `handshake` or `read` says `.needsInput` or how the session ended, or
     /// until the caller has copied `unconsumed`. Replaces what is left of an earlier loan.
-    func receive(_ ciphertext: UnsafeRawBufferPointer) {
+    package func receive(_ ciphertext: UnsafeRawBufferPointer) {
         wire.pointee.input = end == nil ? ciphertext : UnsafeRawBufferPointer(start: nil, count: 0)
     }
 
     /// What is left of the lent ciphertext: not empty only where the caller stopped before `.needsInput`. Who wants to
     /// go on later copies it, and lends the copy before anything that arrived after it.
-    var unconsumed: UnsafeRawBufferPointer { wire.pointee.input }
+    package var unconsumed: UnsafeRawBufferPointer { wire.pointee.input }
 
     /// Plaintext that is decrypted and can be read without further input.
-    var hasDecryptedBytes: Bool { SSL_pending(ssl) > 0 }
+    package var hasDecryptedBytes: Bool { SSL_pending(ssl) > 0 }
 
     /// The first handshake is done; stays true. (OpenSSL's own answer turns false again during a KeyUpdate.)
     private(set) var isHandshakeDone = false
 
     /// Goes on with the handshake as far as the lent ciphertext carries.
-    func handshake(output: inout OutboundBuffer, pool: ChunkPool) -> HandshakeStep {
+    package func handshake(output: inout OutboundBuffer, pool: ChunkPool) -> HandshakeStep {
         if case .failed(let failure) = end { return .failed(failure) }
         if isHandshakeDone { return .done }
         OpenSSLErrors.clear()
@@ -125,7 +125,7 @@ final class TLSSession {
     }
 
     /// Decrypts into `destination` as much as fits, from as many records as are there.
-    func read(
+    package func read(
         into destination: UnsafeMutableRawBufferPointer, output: inout OutboundBuffer, pool: ChunkPool
     ) -> ReadStep {
         if let end { return end }
@@ -153,7 +153,7 @@ final class TLSSession {
     }
 
     /// Encrypts all of `plaintext` into `output`, in records of at most 16 KiB.
-    func write(
+    package func write(
         _ plaintext: UnsafeRawBufferPointer, output: inout OutboundBuffer, pool: ChunkPool
     ) -> WriteStep {
         if case .failed(let failure) = end { return .failed(failure) }
@@ -179,7 +179,7 @@ final class TLSSession {
     }
 
     /// Queues close_notify, once. The peer's own is not waited for; reading may go on.
-    func shutdown(output: inout OutboundBuffer, pool: ChunkPool) {
+    package func shutdown(output: inout OutboundBuffer, pool: ChunkPool) {
         if case .failed = end { return }
         guard isHandshakeDone, SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN == 0 else { return }
         OpenSSLErrors.clear()

@@ -55,12 +55,12 @@ final class Listener {
 }
 
 /// Makes listening sockets.
-enum Binding {
+package enum Binding {
     /// As many connections may wait for accept(2) as the kernel allows; it cuts this down to net.core.somaxconn.
     private static let backlog: Int32 = 4096
 
     /// `count` sockets that share one TCP address (SO_REUSEPORT), and the port, which the kernel picks where it is 0.
-    static func tcp(host: String, port: Int, count: Int) throws(StartError) -> (descriptors: [Int32], port: Int) {
+    package static func tcp(host: String, port: Int, count: Int) throws(StartError) -> (descriptors: [Int32], port: Int) {
         var address = try resolve(host: host, port: port)
         // With SO_REUSEPORT another relay of the same user could take the port without an error, and each would get a
         // part of the connections. A first socket without it tells that the port is in use.
@@ -76,7 +76,7 @@ enum Binding {
     }
 
     /// A Unix socket that only this user can connect to. A file that nobody listens on any more is replaced.
-    static func unix(path: String) throws(StartError) -> Int32 {
+    package static func unix(path: String) throws(StartError) -> Int32 {
         var address = sockaddr_un()
         let bytes = Array(path.utf8)
         guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else {

@@ -1,4 +1,4 @@
-import Glibc
+package import Glibc
 
 /// A block of outgoing bytes: a header, then `capacity` bytes. It never moves, so a send may own it until completion.
 struct Chunk {
@@ -15,7 +15,7 @@ extension UnsafeMutablePointer where Pointee == Chunk {
 }
 
 /// How much a chunk holds.
-enum ChunkSize: Int {
+package enum ChunkSize: Int {
     /// What one turn sends to one connection in the common case.
     case small
     /// What one channel sends at its turn: see `Multiplexer`.
@@ -23,7 +23,7 @@ enum ChunkSize: Int {
     /// Bulk.
     case large
 
-    var bytes: Int {
+    package var bytes: Int {
         switch self {
         case .small: 4 << 10
         case .medium: 16 << 10
@@ -45,11 +45,13 @@ enum ChunkSize: Int {
 
 /// The free chunks of one loop, by size. Not shared: a chunk that moved loops with its connection is returned to the
 /// pool of the loop where it is emptied.
-final class ChunkPool {
+package final class ChunkPool {
     private struct FreeList {
         var first: UnsafeMutablePointer<Chunk>?
         var count = 0
     }
+    package init() {}
+
     private var lists = (FreeList(), FreeList(), FreeList())
 
     deinit {
@@ -106,15 +108,15 @@ final class ChunkPool {
 
 /// Bytes on their way out of one connection, in order: a list of chunks, appended at the tail and consumed at the head.
 /// The bytes between are never moved, so the head may be in the kernel's hands while the tail grows.
-struct OutboundBuffer: ~Copyable {
+package struct OutboundBuffer: ~Copyable {
     private var head: UnsafeMutablePointer<Chunk>?
     private var tail: UnsafeMutablePointer<Chunk>?
     /// Bytes that wait.
-    private(set) var byteCount = 0
+    package private(set) var byteCount = 0
 
-    init() {}
+    package init() {}
 
-    var isEmpty: Bool { byteCount == 0 }
+    package var isEmpty: Bool { byteCount == 0 }
 
     deinit {
         var next = head
@@ -125,7 +127,7 @@ struct OutboundBuffer: ~Copyable {
     /// What was written there counts after `commit`; until then nothing else may be appended. Where a small chunk does
     /// not hold what is wanted, or the list has one already, it grows by a chunk of size `growth`.
     @inline(__always)
-    mutating func reserve(
+    package mutating func reserve(
         _ wanted: Int, atLeast least: Int = 1, growth: ChunkSize = .large, from pool: ChunkPool
     ) -> UnsafeMutableRawBufferPointer {
         // SAFETY: the tail belongs to this list, and end ≤ capacity always holds.
@@ -149,7 +151,7 @@ struct OutboundBuffer: ~Copyable {
 
     /// Counts `count` bytes that were written into the last reservation.
     @inline(__always)
-    mutating func commit(_ count: Int) {
+    package mutating func commit(_ count: Int) {
         guard count > 0, let tail else { return }
         precondition(count <= Int(tail.pointee.capacity - tail.pointee.end), "commit beyond the reservation")
         tail.pointee.end += Int32(count)
@@ -158,7 +160,7 @@ struct OutboundBuffer: ~Copyable {
 
     /// Copies `bytes` behind the last one.
     @inline(__always)
-    mutating func append(_ bytes: UnsafeRawBufferPointer, from pool: ChunkPool) {
+    package mutating func append(_ bytes: UnsafeRawBufferPointer, from pool: ChunkPool) {
         var rest = bytes
         while let source = rest.baseAddress, rest.count > 0 {
             let room = reserve(rest.count, from: pool)
@@ -183,7 +185,7 @@ struct OutboundBuffer: ~Copyable {
     }
 
     /// Describes up to `vectors.count` runs of waiting bytes, in order; returns how many it wrote.
-    func gather(into vectors: UnsafeMutableBufferPointer<iovec>) -> Int {
+    package func gather(into vectors: UnsafeMutableBufferPointer<iovec>) -> Int {
         var count = 0
         var next = head
         while let chunk = next, count < vectors.count {
@@ -198,14 +200,14 @@ struct OutboundBuffer: ~Copyable {
     }
 
     /// The first run of waiting bytes; empty where nothing waits.
-    var first: UnsafeRawBufferPointer {
+    package var first: UnsafeRawBufferPointer {
         guard let head else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         return UnsafeRawBufferPointer(
             start: head.storage + Int(head.pointee.start), count: Int(head.pointee.end - head.pointee.start))
     }
 
     /// Drops `count` bytes from the front: they are in the kernel's buffers, or encrypted.
-    mutating func consume(_ count: Int, to pool: ChunkPool) {
+    package mutating func consume(_ count: Int, to pool: ChunkPool) {
         precondition(count <= byteCount, "consuming more than waits")
         byteCount -= count
         var rest = count
@@ -236,7 +238,7 @@ struct OutboundBuffer: ~Copyable {
     }
 
     /// Drops everything.
-    mutating func removeAll(to pool: ChunkPool) {
+    package mutating func removeAll(to pool: ChunkPool) {
         consume(byteCount, to: pool)
         while let chunk = head { head = chunk.pointee.next; pool.give(chunk) }
         tail = nil

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Relay
+import RelayClient
 import Scripting
 
 struct CheckCommand: ParsableCommand {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import RelayClient
 
 struct CredentialCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Relay
+import RelayClient
 
 struct ExplainCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,7 @@
 import ArgumentParser
 import Glibc
+import Relay
+import RelayClient
 
 struct InvokeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -59,7 +61,7 @@ struct EvalCommand: ParsableCommand {
             if count == 0 { break }
             guard count > 0 else {
                 if errno == EINTR { continue }
-                throw .refused("Cannot read standard input: \(SocketStream.describe(errno)).")
+                throw .refused("Cannot read standard input: \(System.describe(errno: errno)).")
             }
             bytes.append(contentsOf: block[..<count])
             guard bytes.count <= 1 << 20 else { throw .refused("Standard input holds more than 1 MiB of Lua.") }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import RelayClient
 
 struct KickCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,4 +1,5 @@
 import ArgumentParser
+import RelayClient
 
 struct ListCommand: ParsableCommand {
     enum Kind: String, CaseIterable, ExpressibleByArgument {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import RelayClient
 
 struct PushCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -3,6 +3,7 @@ import FoundationEssentials
 import Glibc
 import Logging
 import Relay
+import RelayClient
 import Scripting
 
 struct ServeCommand: ParsableCommand {

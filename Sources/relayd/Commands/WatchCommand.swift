@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Relay
+import RelayClient
 
 struct WatchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,4 +1,6 @@
 import Glibc
+import Relay
+import RelayClient
 
 /// A relay that runs for the time of a demo: a child process of this executable, with a state directory of its own
 /// that is removed with it.
@@ -16,7 +18,7 @@ final class DemoRelay {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else {
             rmdir(directory)
-            throw .refused("Cannot start a relay for the demo: \(SocketStream.describe(errno)).")
+            throw .refused("Cannot start a relay for the demo: \(System.describe(errno: errno)).")
         }
         // The child gets the write end as its standard output, and neither of these two.
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -64,7 +66,7 @@ final class DemoRelay {
         let base = environmentVariable("TMPDIR") ?? "/tmp"
         var template = Array("\(base)/relayd-demo-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {
-            throw .refused("Cannot make a directory in \(base): \(SocketStream.describe(errno)).")
+            throw .refused("Cannot make a directory in \(base): \(System.describe(errno: errno)).")
         }
         return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
@@ -72,7 +74,7 @@ final class DemoRelay {
     private struct SpawnFailure: Error { let errno: Int32 }
 
     private static func reason(_ result: Result<pid_t, SpawnFailure>) -> String {
-        if case .failure(let failure) = result { return SocketStream.describe(failure.errno) }
+        if case .failure(let failure) = result { return System.describe(errno: failure.errno) }
         return "unknown"
     }
 

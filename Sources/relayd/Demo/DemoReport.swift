@@ -1,3 +1,5 @@
+import RelayClient
+
 /// What happened to the messages of one demo.
 struct DemoReport {
     /// One way's numbered messages, as the receiver saw them.

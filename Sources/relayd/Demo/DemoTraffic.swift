@@ -1,4 +1,5 @@
 import Glibc
+import RelayClient
 
 /// A server and a client that tunnel numbered messages to each other through a relay, while an operator replaces the
 /// instruction that carries half of them.

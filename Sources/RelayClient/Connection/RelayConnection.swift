@@ -2,21 +2,21 @@ import Relay
 
 /// A blocking WebSocket client (RFC 6455) for the command line: text messages out and in, pings answered, requests
 /// matched to their replies by `id`. Not for several threads.
-final class RelayConnection {
-    enum Message: Equatable {
+package final class RelayConnection {
+    package enum Message: Equatable {
         case text(String)
         case binary([UInt8])
     }
 
-    enum Received {
+    package enum Received {
         case message(Message)
         case timedOut
         /// The relay closed the connection, or it broke; the sentence says which.
         case closed(ClientFailure)
     }
 
-    let url: RelayURL
-    private let stream: any ByteStream
+    package let url: RelayURL
+    private let stream: SocketStream
     private var reader = WebSocketReader(role: .client, maximumMessageBytes: 64 << 20)
     private var buffer: [UInt8]
     /// Bytes of `buffer` that were received and not yet read: `unread.lowerBound` is the reader's offset.
@@ -30,39 +30,27 @@ final class RelayConnection {
     /// How long one write may take.
     private static let writeTimeout = Duration.seconds(30)
 
-    init(to url: RelayURL, trust: Trust = Trust(), timeout: Duration = .seconds(10)) throws(ClientFailure) {
+    package init(to url: RelayURL, trust: Trust = Trust(), timeout: Duration = .seconds(10)) throws(ClientFailure) {
         let deadline = Deadline.after(timeout)
         self.url = url
-        stream = try Self.open(url, trust, deadline)
+        stream = try SocketStream.open(url, trust: trust, deadline: deadline)
         buffer = [UInt8](repeating: 0, count: 64 << 10)
         let rest = try Handshake.perform(over: stream, url: url, deadline: deadline)
         if rest.count > buffer.count { buffer = rest } else { buffer.replaceSubrange(0..<rest.count, with: rest) }
         unread = 0..<rest.count
     }
 
-    private static func open(
-        _ url: RelayURL, _ trust: Trust, _ deadline: Deadline
-    ) throws(ClientFailure) -> any ByteStream {
-        guard url.isSecure else { return try SocketStream.connect(to: url, deadline: deadline) }
-        var first: ClientFailure?
-        for verification in trust.possibilities {
-            let socket = try SocketStream.connect(to: url, deadline: deadline)
-            do { return try Trust.secure(socket, verification, url: url, deadline: deadline) } catch {
-                first = first ?? error
-            }
-        }
-        throw first ?? .unreachable("Cannot reach the relay at \(url): nothing is trusted.")
-    }
+    deinit { stream.sayGoodbye() }
 
     /// What poll(2) can wait on, together with `hasBufferedInput`.
-    var fileDescriptor: Int32 { stream.fileDescriptor }
+    package var fileDescriptor: Int32 { stream.fileDescriptor }
     /// Whether `receive` may find something without the socket becoming readable.
-    var hasBufferedInput: Bool { !unread.isEmpty || !waiting.isEmpty || stream.hasBufferedInput || end != nil }
+    package var hasBufferedInput: Bool { !unread.isEmpty || !waiting.isEmpty || stream.hasBufferedInput || end != nil }
 
     // MARK: Requests
 
     /// Sends a request and waits for its reply. Other messages that come meanwhile are kept for `receive`.
-    func request(
+    package func request(
         _ instruction: String, _ parameters: JSONValue? = nil, credential: String? = nil,
         timeout: Duration = .seconds(35)
     ) throws(ClientFailure) -> JSONValue {
@@ -91,7 +79,7 @@ final class RelayConnection {
     }
 
     /// A request as it goes over the wire (DESIGN §6).
-    static func requestText(
+    package static func requestText(
         _ instruction: String, _ parameters: JSONValue?, credential: String? = nil, id: Int64? = nil
     ) -> String {
         var members: [String: JSONValue] = ["instruction": .string(instruction)]
@@ -101,7 +89,7 @@ final class RelayConnection {
         return JSONValue.object(members).json()
     }
 
-    private static func failure(_ error: JSONValue) -> ClientFailure {
+    static func failure(_ error: JSONValue) -> ClientFailure {
         let code = error["code"]?.string ?? "internal"
         let message = error["message"]?.string ?? "The relay gave no reason."
         let advice = ErrorCode(rawValue: code) == nil ? "" : " (`relayd explain \(code)` says more)"
@@ -110,23 +98,23 @@ final class RelayConnection {
 
     // MARK: Messages
 
-    func send(_ text: String) throws(ClientFailure) { try send(.text, Array(text.utf8)) }
+    package func send(_ text: String) throws(ClientFailure) { try send(.text, Array(text.utf8)) }
 
     /// The next message, those kept by `request` first.
-    func receive(within timeout: Duration) -> Received { receive(until: .after(timeout)) }
+    package func receive(within timeout: Duration) -> Received { receive(until: .after(timeout)) }
 
-    func receive(until deadline: Deadline) -> Received {
+    package func receive(until deadline: Deadline) -> Received {
         waiting.isEmpty ? receiveNew(deadline) : .message(waiting.removeFirst())
     }
 
     /// The messages that came while `request` waited.
-    func takeWaiting() -> [Message] {
+    package func takeWaiting() -> [Message] {
         defer { waiting = [] }
         return waiting
     }
 
     /// Says goodbye and waits a moment for the answer, so that the relay sees a clean end.
-    func close() {
+    package func close() {
         guard end == nil else { return }
         do { try send(.close, FrameEncoder.closePayload(.normal)) } catch { return }
         let deadline = Deadline.after(.seconds(2))
@@ -173,7 +161,7 @@ final class RelayConnection {
             return nil
         case .close(let code, let reason):
             try? send(.close, FrameEncoder.closePayload(code ?? .noStatus))
-            return finish(closedWith: code, saying: reason)
+            return finish(.closed(url, with: code, saying: reason))
         case .violation(let violation):
             try? send(.close, FrameEncoder.closePayload(violation.code, reason: "\(violation.reason)"))
             return finish("it broke the protocol: \(violation.reason)")
@@ -203,17 +191,9 @@ final class RelayConnection {
         }
     }
 
-    private func finish(_ reason: String) -> Received {
-        let failure = ClientFailure.unreachable("The connection to the relay at \(url) broke: \(reason).")
-        end = failure
-        return .closed(failure)
-    }
+    private func finish(_ reason: String) -> Received { finish(.broken(url, reason)) }
 
-    private func finish(closedWith code: CloseCode?, saying reason: String) -> Received {
-        let said = reason.isEmpty ? "" : ", saying \"\(printable(reason))\""
-        let sentence = "The relay at \(url) closed the connection with \(code.map { "\($0)" } ?? "no code")\(said)."
-        let isGone = code?.shouldReconnect ?? true
-        let failure: ClientFailure = isGone ? .unreachable(sentence) : .refused(sentence)
+    private func finish(_ failure: ClientFailure) -> Received {
         end = failure
         return .closed(failure)
     }
@@ -243,17 +223,4 @@ final class RelayConnection {
             throw end ?? .unreachable(failure)
         }
     }
-}
-
-/// A text from the other side, fit for a terminal: control characters are shown, not obeyed.
-func printable(_ text: String) -> String {
-    var result = ""
-    for scalar in text.unicodeScalars {
-        switch scalar.value {
-        case 0x00...0x1f, 0x7f...0x9f, 0x061c, 0x200e, 0x200f, 0x2028...0x202e, 0x2066...0x2069, 0xfeff:
-            result += "\\u{\(String(scalar.value, radix: 16))}"
-        default: result.unicodeScalars.append(scalar)
-        }
-    }
-    return result
 }

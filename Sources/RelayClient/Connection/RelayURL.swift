@@ -1,18 +1,11 @@
-import Relay
-
 /// Where a client finds a relay: `ws://HOST[:PORT][/PATH][?QUERY]`, `wss://…` or `unix:PATH[?QUERY]`.
-struct RelayURL: CustomStringConvertible {
-    enum Address: Equatable {
-        case internet(host: String, port: UInt16)
-        case unix(path: String)
-    }
-
-    let address: Address
+package struct RelayURL: CustomStringConvertible, Sendable {
+    let endPoint: EndPoint
     let isSecure: Bool
     /// What the request line asks for: path and query, as given.
     private(set) var target: String
 
-    init(parsing text: String) throws(ClientFailure) {
+    package init(parsing text: String) throws(ClientFailure) {
         guard !text.isEmpty, text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
             throw .refused("The relay's URL must be visible ASCII characters, as in ws://127.0.0.1:8087.")
         }
@@ -20,12 +13,10 @@ struct RelayURL: CustomStringConvertible {
         let place = text.prefix { $0 != "?" }
         guard !text.contains("#") else { throw .refused("A relay's URL has no fragment: \"\(place)\".") }
         if place.hasPrefix("unix:") {
-            var path = place.dropFirst(5)
-            if path.hasPrefix("///") { path = path.dropFirst(2) }
-            guard !path.isEmpty, path.utf8.count <= 107 else {
+            guard let endPoint = EndPoint(place) else {
                 throw .refused("\"\(place)\" needs a path of 1 to 107 bytes, as in unix:/run/relayd/relayd.sock.")
             }
-            address = .unix(path: String(path))
+            self.endPoint = endPoint
             isSecure = false
             target = "/" + query
             return
@@ -41,33 +32,18 @@ struct RelayURL: CustomStringConvertible {
             )
         }
         let authority = rest.prefix { $0 != "/" }
-        address = try Self.internet(authority, defaultPort: isSecure ? 443 : 80, of: place)
+        guard !authority.hasPrefix("unix:"), let endPoint = EndPoint(authority, defaultPort: isSecure ? 443 : 80),
+            case .internet(_, 1...) = endPoint
+        else {
+            throw .refused("\"\(place)\" needs a host, and a port from 1 to 65535 where it has a colon.")
+        }
+        self.endPoint = endPoint
         let path = rest.dropFirst(authority.count)
         target = (path.isEmpty ? "/" : String(path)) + query
     }
 
-    private static func internet(
-        _ authority: Substring, defaultPort: UInt16, of place: Substring
-    ) throws(ClientFailure) -> Address {
-        let wrong = ClientFailure.refused("\"\(place)\" needs a host, and a port from 1 to 65535 where it has a colon.")
-        let host: Substring, afterHost: Substring
-        if authority.hasPrefix("["), let bracket = authority.firstIndex(of: "]") {
-            host = authority[..<bracket].dropFirst()
-            afterHost = authority[bracket...].dropFirst()
-        } else {
-            host = authority.prefix { $0 != ":" }
-            afterHost = authority.dropFirst(host.count)
-        }
-        guard !host.isEmpty, !host.contains("@") else { throw wrong }
-        if afterHost.isEmpty { return .internet(host: String(host), port: defaultPort) }
-        guard afterHost.first == ":", afterHost.dropFirst().utf8.allSatisfy({ (0x30...0x39).contains($0) }),
-            let port = UInt16(afterHost.dropFirst()), port > 0
-        else { throw wrong }
-        return .internet(host: String(host), port: port)
-    }
-
     /// The same relay, seen by another app (DESIGN §5). The URL must not name a path of its own.
-    func app(_ name: String) throws(ClientFailure) -> RelayURL {
+    package func app(_ name: String) throws(ClientFailure) -> RelayURL {
         guard target.prefix(while: { $0 != "?" }) == "/" else {
             throw .refused("--app \(name) and a URL with a path exclude each other: \(self).")
         }
@@ -86,37 +62,44 @@ struct RelayURL: CustomStringConvertible {
         return copy
     }
 
+    /// What lies behind this URL's path, as `/s/box`; `item` joins its query.
+    func appending(path: String, query item: String? = nil) -> RelayURL {
+        let base = target.prefix { $0 != "?" }
+        let items = target.dropFirst(base.count + 1).split(separator: "&").map(String.init) + [item].compactMap { $0 }
+        var copy = self
+        copy.target = (base.hasSuffix("/") ? base.dropLast() : base) + path
+        if !items.isEmpty { copy.target += "?" + items.joined(separator: "&") }
+        return copy
+    }
+
     /// The name or address that the relay's certificate must be for.
-    var host: String {
-        guard case .internet(let host, _) = address else { return "localhost" }
+    package var host: String {
+        guard case .internet(let host, _) = endPoint else { return "localhost" }
         return host
     }
 
     /// The Host field (RFC 9110 §7.2).
     var hostField: String {
-        switch address {
-        case .unix: return "localhost"
-        case .internet(let host, let port):
-            let shown = host.contains(":") ? "[\(host)]" : host
-            return port == (isSecure ? 443 : 80) ? shown : "\(shown):\(port)"
+        switch endPoint {
+        case .unix: "localhost"
+        case .internet(let host, isSecure ? 443 : 80): host.contains(":") ? "[\(host)]" : host
+        case .internet: "\(endPoint)"
         }
     }
 
     /// Whether the host is this machine by its very address, so that a certificate in the local state directory may
     /// speak for it.
-    var isLoopback: Bool {
-        guard case .internet(let host, _) = address else { return true }
+    package var isLoopback: Bool {
+        guard case .internet(let host, _) = endPoint else { return true }
         return host == "localhost" || host == "::1" || host.hasPrefix("127.")
     }
 
     /// Without the query, which may hold a token.
-    var description: String {
+    package var description: String {
         let path = target.prefix { $0 != "?" }
-        switch address {
-        case .unix(let file): return "unix:\(file)" + (path == "/" ? "" : " (\(path))")
-        case .internet(let host, let port):
-            let shown = host.contains(":") ? "[\(host)]" : host
-            return "\(isSecure ? "wss" : "ws")://\(shown):\(port)" + (path == "/" ? "" : path)
+        switch endPoint {
+        case .unix: return "\(endPoint)" + (path == "/" ? "" : " (\(path))")
+        case .internet: return "\(isSecure ? "wss" : "ws")://\(endPoint)" + (path == "/" ? "" : path)
         }
     }
 }

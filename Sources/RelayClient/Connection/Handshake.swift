@@ -4,12 +4,16 @@ import Relay
 enum Handshake {
     private static let maximumHeadBytes = 16 << 10
 
-    /// Upgrades the stream; returns the bytes that came behind the relay's answer.
+    /// Upgrades the stream; returns the bytes that came behind the relay's answer. The relay must choose `subprotocol`,
+    /// or none where that is nil; `credential` goes into the request.
     static func perform(
-        over stream: any ByteStream, url: RelayURL, deadline: Deadline
+        over stream: SocketStream, url: RelayURL, subprotocol: String? = nil, credential: String? = nil,
+        deadline: Deadline
     ) throws(ClientFailure) -> [UInt8] {
         let key = Base64.encode(SecureRandom.bytes(16))
-        let request = ClientHandshake.encodeRequest(target: url.target, host: url.hostField, key: key)
+        let request = ClientHandshake.encodeRequest(
+            target: url.target, host: url.hostField, key: key, subprotocols: [subprotocol].compactMap { $0 },
+            headers: credential.map { [("Authorization", "Bearer \($0)")] } ?? [])
         if let reason = request.withUnsafeBytes({ stream.write($0, deadline: deadline) }) {
             throw .unreachable("Cannot speak to \(url): \(reason).")
         }
@@ -22,7 +26,7 @@ enum Handshake {
                 let rest = Array(received[length...])
                 guard head.status == 101 else { throw refusal(head, rest, url) }
                 guard head.isUpgrade(accept: Digest.webSocketAccept(key: Array(key.utf8))),
-                    head.values(of: "sec-websocket-protocol").isEmpty
+                    subprotocol.map({ [$0] }) ?? [] == head.values(of: "sec-websocket-protocol")
                 else {
                     throw notRelay(url, "its answer to the WebSocket handshake is wrong")
                 }
@@ -57,6 +61,8 @@ enum Handshake {
             default: ""
             }
         let sentence = "\(url) refused the connection with HTTP status \(head.status)\(said).\(advice)"
-        return head.status == 503 ? .unreachable(sentence) : .refused(sentence)
+        // What a proxy says when the relay behind it is away, or a relay that has no room, can be otherwise soon.
+        return ClientFailure(
+            kind: head.status >= 500 ? .unreachable : .refused, description: sentence, status: head.status)
     }
 }

@@ -1,21 +1,21 @@
 import Glibc
 
 /// A moment on the clock that never steps.
-struct Deadline {
+package struct Deadline: Sendable {
     private let nanoseconds: Int64
 
-    static var now: Deadline { Deadline(nanoseconds: clock()) }
-    static func after(_ duration: Duration) -> Deadline {
+    package static var now: Deadline { Deadline(nanoseconds: clock()) }
+    package static func after(_ duration: Duration) -> Deadline {
         let (seconds, attoseconds) = duration.components
         return Deadline(nanoseconds: clock() + seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
     }
 
     private init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
 
-    var hasPassed: Bool { Self.clock() >= nanoseconds }
+    package var hasPassed: Bool { Self.clock() >= nanoseconds }
 
     /// What poll(2) takes: rounded up, so that it does not return before the deadline; at most a day.
-    var pollMilliseconds: Int32 {
+    package var pollMilliseconds: Int32 {
         Int32(clamping: min(86_400_000, max(0, (nanoseconds - Self.clock() + 999_999) / 1_000_000)))
     }
 

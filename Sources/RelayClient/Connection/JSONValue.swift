@@ -1,7 +1,7 @@
 import FoundationEssentials
 
 /// Any JSON value, for requests, replies and what a person types.
-enum JSONValue: Codable, Equatable {
+public enum JSONValue: Codable, Equatable, Sendable {
     case null
     case bool(Bool)
     case integer(Int64)
@@ -10,7 +10,7 @@ enum JSONValue: Codable, Equatable {
     case array([JSONValue])
     case object([String: JSONValue])
 
-    init(from decoder: any Decoder) throws {
+    public init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
         if container.decodeNil() {
             self = .null
@@ -29,7 +29,7 @@ enum JSONValue: Codable, Equatable {
         }
     }
 
-    func encode(to encoder: any Encoder) throws {
+    public func encode(to encoder: any Encoder) throws {
         var container = encoder.singleValueContainer()
         switch self {
         case .null: try container.encodeNil()
@@ -43,13 +43,13 @@ enum JSONValue: Codable, Equatable {
     }
 
     /// Reads JSON text; nil where it is none.
-    init?(json text: String) {
+    public init?(json text: String) {
         guard let value = try? JSONDecoder().decode(JSONValue.self, from: Data(text.utf8)) else { return nil }
         self = value
     }
 
     /// JSON text on one line, object names sorted; or spread over lines for a person.
-    func json(isPretty: Bool = false) -> String {
+    public func json(isPretty: Bool = false) -> String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         if isPretty { encoder.outputFormatting.insert(.prettyPrinted) }
@@ -59,29 +59,29 @@ enum JSONValue: Codable, Equatable {
     }
 
     /// What a person reads: strings as they are, the rest as JSON.
-    var text: String {
+    public var text: String {
         switch self {
         case .string(let value): value
         default: json()
         }
     }
 
-    subscript(_ name: String) -> JSONValue? {
+    public subscript(_ name: String) -> JSONValue? {
         guard case .object(let members) = self else { return nil }
         return members[name]
     }
 
-    var string: String? {
+    public var string: String? {
         guard case .string(let value) = self else { return nil }
         return value
     }
 
-    var integer: Int64? {
+    public var integer: Int64? {
         guard case .integer(let value) = self else { return nil }
         return value
     }
 
-    var array: [JSONValue]? {
+    public var array: [JSONValue]? {
         guard case .array(let values) = self else { return nil }
         return values
     }
