@@ -1,9 +1,19 @@
 """What README shows is run as it stands there."""
 
+import json
+import os
 import re
+import shlex
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 
+import pytest
+
+from browser import Browser
+from channels import knock, let_in, server
 from conditions import DEADLINE
 from relay import ROOT, RELAYD, SCRIPTS
 
@@ -34,7 +44,7 @@ def test_the_python_example_makes_a_tunnel_and_talks_through_it(make_relay):
 def test_the_lua_example_is_a_script(make_relay):
     relay = make_relay()
     script = relay.directory / "greet.lua"
-    script.write_text(block("lua"))
+    script.write_text(block("lua", 1))
     checked = subprocess.run([RELAYD, "check", script], capture_output=True, text=True, timeout=DEADLINE)
     assert checked.returncode == 0, checked.stderr
     with relay.connect() as client:
@@ -45,9 +55,9 @@ def test_the_lua_example_is_a_script(make_relay):
         assert client.receive() == "hello, stranger"
 
 
-def test_the_second_lua_example_joins_two_connections(make_relay):
+def test_the_lua_example_of_pipes_joins_two_connections(make_relay):
     relay = make_relay()
-    relay.load("join.lua", block("lua", 1))
+    relay.load("join.lua", block("lua", 2))
     with relay.connect() as one, relay.connect() as other:
         one.request("wait", "here")
         assert other.request("join", "here") is True
@@ -57,7 +67,102 @@ def test_the_second_lua_example_joins_two_connections(make_relay):
 
 
 def test_every_command_that_readme_names_is_there():
-    named = set(re.findall(r"relayd (serve|push|watch|invoke|eval|list|kick|check|explain|demo|credential)\b", README))
+    named = set(re.findall(r"relayd (serve|push|watch|invoke|eval|list|kick|check|explain|demo|credential|expose|forward)\b", README))
     for command in sorted(named):
         shown = subprocess.run([RELAYD, command, "--help"], capture_output=True, text=True, timeout=DEADLINE)
         assert shown.returncode == 0 and f"relayd {command}" in shown.stdout, command
+
+
+# Reach what cannot be reached
+
+
+def created(relay, line):
+    """The secret that README's line makes."""
+    made = subprocess.run(
+        [RELAYD, *shlex.split(line, comments=True)[1:], "--to", relay.url, "--state", relay.state, "--json"],
+        capture_output=True, text=True, timeout=DEADLINE)
+    assert made.returncode == 0, made.stderr
+    return json.loads(made.stdout)["credential"]
+
+
+def environment(relay, credential):
+    return os.environ | {"RELAYD_URL": relay.url, "RELAYD_CREDENTIAL": credential}
+
+
+@pytest.fixture
+def credentials(make_relay):
+    relay = make_relay()
+    listen, connect = block("sh").splitlines()
+    return relay, created(relay, listen), created(relay, connect)
+
+
+class Upper(socketserver.StreamRequestHandler):
+    """Answers once its client has said that no more comes."""
+
+    def handle(self):
+        self.wfile.write(self.rfile.read().upper())
+
+
+def started(line, relay, credential):
+    return subprocess.Popen(
+        [RELAYD, *shlex.split(line, comments=True)[1:]], env=environment(relay, credential), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True)
+
+
+def test_the_shell_example_reaches_a_program_that_knows_nothing_of_relayd(credentials):
+    relay, listen, connect = credentials
+    expose, forward = block("sh", 1).splitlines()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Upper) as target:
+        threading.Thread(target=target.serve_forever).start()
+        assert expose.count("127.0.0.1:22 ") == 1 and forward.count("127.0.0.1:2222 ") == 1
+        server = started(expose.replace("127.0.0.1:22 ", "127.0.0.1:%d " % target.server_address[1]), relay, listen)
+        client = None
+        try:
+            assert "installed as box:22" in server.stderr.readline()
+            client = started(forward.replace("127.0.0.1:2222 ", "127.0.0.1:0 "), relay, connect)
+            port = int(client.stdout.readline().rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as local:
+                local.sendall(b"hello")
+                local.shutdown(socket.SHUT_WR)
+                assert local.makefile("rb").read() == b"HELLO"
+        finally:
+            for process in filter(None, [server, client]):
+                process.terminate()
+                process.communicate(timeout=DEADLINE)
+            target.shutdown()
+
+
+def test_the_browser_example_makes_two_tabs_talk(make_relay):
+    relay = make_relay("--tls-self-signed", listen=["wss://127.0.0.1:0"])
+    site = relay.url.removeprefix("wss://").rstrip("/")
+    serving, asking = [block("js", index).replace("relay.example", site) for index in (0, 1)]
+    browser = Browser(relay.state / "tls-certificate.pem")
+    try:
+        tabs = [browser.tab(f"https://{site}/healthz") for _ in range(2)]
+        given = "const { credential } = given\n"
+        tabs[0].run(given + serving, credential=relay.admin)
+        assert tabs[1].run(given + asking + "return heard", credential=relay.admin) == "heard hello"
+    finally:
+        browser.close()
+
+
+def test_the_python_example_talks_to_a_server(credentials):
+    relay, listen, connect = credentials
+    with server(relay, "box", credential=listen) as host:
+        program = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", block("python", 1)],
+            env=environment(relay, connect) | {"PYTHONPATH": str(ROOT / "clients" / "python")}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        far = host.opened().accept()
+        far.send(f"heard {far.receive()}")
+        out, err = program.communicate(timeout=DEADLINE)
+        assert (out, err) == ("heard hello\n", "")
+
+
+def test_the_lua_example_of_channels_decides_who_meets_whom(make_relay):
+    relay = make_relay()
+    relay.load("connect.lua", block("lua"))
+    with server(relay, "night-box") as night, server(relay, "box"):
+        raw = knock(relay, port=80, extra=["X-Team: night"])
+        assert night.opened().accept().fields["metadata"] == {"from": "127.0.0.1"}
+        let_in(raw).socket.close()
