@@ -52,10 +52,10 @@ int32_t curing_enable(struct curing *ring) {
     return code;
 }
 
-bool curing_receive(struct curing *ring, int32_t descriptor, uint64_t name) {
+bool curing_receive(struct curing *ring, int32_t descriptor, uint32_t bytes, uint64_t name) {
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
     if (!entry) return false;
-    io_uring_prep_recv(entry, descriptor, NULL, 0, 0);
+    io_uring_prep_recv(entry, descriptor, NULL, bytes, 0);
     // As a rule nothing has come yet: wait first, then try.
     entry->ioprio |= IORING_RECVSEND_POLL_FIRST;
     entry->flags |= IOSQE_BUFFER_SELECT;

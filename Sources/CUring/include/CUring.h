@@ -30,7 +30,8 @@ void curing_destroy(struct curing *ring);
 int32_t curing_enable(struct curing *ring);
 
 // Submissions. `name` comes back with the completion. False where the queue is full: enter first, then try again.
-bool curing_receive(struct curing *ring, int32_t descriptor, uint64_t name); // Once.
+// Once; at most so many bytes, or with 0 as many as a buffer holds.
+bool curing_receive(struct curing *ring, int32_t descriptor, uint32_t bytes, uint64_t name);
 bool curing_accept(struct curing *ring, int32_t descriptor, uint64_t name); // Until it is cancelled.
 bool curing_poll(struct curing *ring, int32_t descriptor, uint64_t name); // For input, until it is cancelled.
 bool curing_watch(struct curing *ring, int32_t descriptor, uint64_t name); // For errors and hang-ups, once.

@@ -57,6 +57,8 @@ enum Completion {
 /// A socket as its backend knows it. Lives in its owner; only the backend changes it.
 struct IOHandle {
     let fileDescriptor: Int32
+    /// The most that one receive may bring; 0 is as much as there is room for.
+    var receiveBytes: UInt32 = 0
     var token: IOToken
     /// What the backend remembers of it: epoll's event bits, or what io_uring has under way. 0 before `add` and after
     /// `release` or `close`.

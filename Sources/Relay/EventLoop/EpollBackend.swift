@@ -150,7 +150,9 @@ final class EpollBackend {
             let isGone = happened & (CLINUX_EPOLLERR | CLINUX_EPOLLHUP) != 0
             return isGone ? .receiveFailed(token, errno: ECONNRESET) : nil
         }
-        switch System.receive(connection.handle.fileDescriptor, into: buffer) {
+        let limit = Int(connection.handle.receiveBytes)
+        let room = limit == 0 ? buffer : UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(limit, buffer.count)])
+        switch System.receive(connection.handle.fileDescriptor, into: room) {
         case .bytes(let count):
             return .received(token, UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
         case .endOfStream:

@@ -127,7 +127,7 @@ final class UringBackend {
         let fileDescriptor = handle.fileDescriptor
         switch handle.token.owner {
         case .connection:
-            while !curing_receive(ring, fileDescriptor, name) { submit() }
+            while !curing_receive(ring, fileDescriptor, handle.receiveBytes, name) { submit() }
         case .listener:
             while !curing_accept(ring, fileDescriptor, name) { submit() }
         case .mailbox, .signals, nil:

@@ -5,6 +5,7 @@ extension Connection {
     // MARK: Messages in
 
     func readClean(_ bytes: UnsafeMutableRawBufferPointer, _ end: ChannelEnd) {
+        defer { boundReceive(end) }
         var offset = 0
         var key: UInt32 = 0
         let mayMove = loop.limits.messagesPerSecond == 0
@@ -26,6 +27,12 @@ extension Connection {
             if leavesUnread(bytes, offset) { return }
         }
     }
+
+    /// No more is received than there is credit for, but for heads of frames: what is received has to be kept.
+    private func boundReceive(_ end: ChannelEnd) {
+        handle.receiveBytes = UInt32(clamping: end.credit + Self.receiveBytesWithoutCredit)
+    }
+    private static let receiveBytesWithoutCredit = 4 << 10
 
     /// A piece of a message for the other end. What has no credit stays here, and no more is read until it has.
     @inline(__always)
@@ -73,6 +80,7 @@ extension Connection {
             return
         }
         deadlines.stalledSince = 0
+        boundReceive(end)
         stopWaiting()
     }
 
@@ -91,6 +99,7 @@ extension Connection {
         guard end.isClean else {
             return queueChannelFrame(.accept, end.number, ChannelFrame.payload(credit: end.credit))
         }
+        boundReceive(end)
         if lifecycle.isAdmitting { return letIn() }
         // A connection that a script has made one end of a channel has waited with what it sends.
         stopWaiting()
