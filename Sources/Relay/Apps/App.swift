@@ -159,7 +159,7 @@ package final class App {
         }
         for server in freed { emit("server.destroyed", server, id) }
         settle()
-        members[id] = nil
+        if case .away(let connection) = members.removeValue(forKey: id) { connection.releaseWaiters() }
         engine.forget(id)
         // What waited for it to move finds out now that it is gone.
         for work in departures.removeValue(forKey: id) ?? [] { advance(work) }

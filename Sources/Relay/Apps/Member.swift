@@ -213,7 +213,11 @@ final class AwayConnection {
     /// The other loop's connection has taken so much.
     func taken(_ bytes: Int) {
         queuedBytes -= bytes
-        guard queuedBytes <= home.limits.outboundLowBytes, !waiters.isEmpty else { return }
+        if queuedBytes <= home.limits.outboundLowBytes { releaseWaiters() }
+    }
+
+    /// Lets everybody who waits for its output read again: it has taken that, or is gone.
+    func releaseWaiters() {
         let released = waiters
         waiters = []
         for id in released { app.members[id]?.stopWaiting() }

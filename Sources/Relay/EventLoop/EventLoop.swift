@@ -202,6 +202,7 @@ final class EventLoop: @unchecked Sendable {
             table.remove(connection)
             channelConnections[connection.id] = nil
             connection.leave()
+            resumed.removeAll { $0 === connection }
             shared.directory.set(connection.id, loop: target.index)
             // What the app keeps of it is read off before the other thread has it.
             let away = connection.app.map { AwayConnection(connection, at: target.index, app: $0) }
@@ -302,14 +303,11 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func adopt(_ connection: Connection) {
-        let close = closesAhead.removeValue(forKey: connection.id)
         table.insert(connection)
-        guard backend.add(&connection.handle) else {
-            shared.logger.error("cannot watch a connection", metadata: ["connection": "\(connection.id)"])
-            return remove(connection)
-        }
-        if let close { return connection.disconnect(code: close.code, reason: close.reason) }
         connection.arrived(on: self)
+        if let close = closesAhead.removeValue(forKey: connection.id) {
+            connection.close(close.code, reason: close.reason)
+        }
         if isDraining, !connection.lifecycle.isDead { connection.drain(at: now) }
     }
 

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Logging
 
 /// One WebSocket to the relay: the thin executor of `Lifecycle`. It owns the descriptor, the TLS session, the frame
 /// reader and the output that waits; it lives on one loop at a time and is touched by that loop's thread only.
@@ -120,6 +121,7 @@ final class Connection {
         timer = nil
         isDirty = false
         releaseWaiters()
+        isResuming = false
     }
 
     /// The new loop has it.
@@ -127,16 +129,25 @@ final class Connection {
         self.loop = loop
         isMoving = false
         destination = nil
+        guard loop.backend.add(&handle) else {
+            loop.shared.logger.error("cannot watch a connection", metadata: ["connection": "\(id)"])
+            return disconnect(code: .tryAgainLater, reason: "")
+        }
         // The new backend has armed its receive.
         isReceiving = true
         if queuedBytes > 0 { setDirty() }
         pauseReceiving()
+        updateTimer()
+        if app != nil { settleDown() }
         if let credential, !loop.shared.credentials.isCurrent(credential.id) {
             // Revoked while it was between the loops, where neither could see it.
-            return disconnect(code: .credentialRevoked, reason: "the credential was revoked")
+            return close(.credentialRevoked, reason: "the credential was revoked")
         }
-        updateTimer()
-        guard app != nil else { return admit() }
+        if app == nil { admit() }
+    }
+
+    /// Where its channels are.
+    private func settleDown() {
         loop.channelConnections[id] = self
         // What it waited for is the app's to remember from now on (`AwayConnection`), but for its channel's beginning.
         waitsFor = cleanEnd?.phase == .opening && lifecycle.isOpen ? 1 : 0

@@ -1,0 +1,170 @@
+"""Orders of events that ends of channels meet seldom: answers within answers, connections that move while they speak,
+and others that are gone when their turn comes."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+import wire
+from channels import (
+    ACCEPT, BINARY, CLOSE, CREDIT, END, HOUR, MORE, OPEN, REJECT, TEXT, WINDOW, Closed, Peer, RawWebSocket, Rejected,
+    apart, bearer, begun, channels, clean, code_and_reason, coded, encode, joined, knock, let_in, no_channel_is_left,
+    number, peer, raw_clean, server)
+from conditions import DEADLINE, eventually
+from relay import Relay
+from test_pressure import narrow
+
+MEBI = 1 << 20
+
+
+def narrow_peer(relay, path="/"):
+    """A multiplexed connection for which the kernel keeps little."""
+    fields = ["Sec-WebSocket-Protocol: relay.v1", f"Authorization: Bearer {relay.admin}"]
+    return Peer(RawWebSocket(narrow(relay, path=path, extra=fields)))
+
+
+# Credit
+
+
+def test_a_message_that_waits_for_credit_arrives_once_and_whole(make_relay):
+    relay = make_relay(limits={"channelCreditBytes": "1KiB", **HOUR})
+    message = os.urandom(64 << 10)
+    with server(relay) as host, raw_clean(relay, host, credit=0) as (client, channel):
+        channel.grants = False
+        client.send(wire.frame(wire.BINARY, message))
+        channel.grant(MEBI)
+        assert channel.receive() == message
+        client.send(wire.frame(wire.BINARY, message) * 4)
+        assert [channel.receive() for _ in range(4)] == [message] * 4
+
+
+def test_credit_that_is_granted_before_the_answer_is_not_lost(make_relay):
+    relay = make_relay(loops=2)
+    with server(relay) as host, peer(relay) as client:
+        near = client.open("box", credit=0)
+        near.grant(1000)
+        client.settle()
+        far = host.opened()
+        assert far.credit == 0
+        far.grant(500)
+        far.accept(100)
+        near.accepted().wait_for_credit(600)
+        far.wait_for_credit(1000)
+        near.data(b"x" * 600)
+        far.data(b"y" * 1000)
+        assert (far.receive(), near.receive()) == (b"x" * 600, b"y" * 1000)
+
+
+def test_a_connection_that_is_both_ends_of_a_channel_reads_slowly(make_relay):
+    relay = make_relay(limits=HOUR)
+    total = 2 * MEBI
+    with narrow_peer(relay, "/s/self") as both:
+        near = both.open("self", credit=total)
+        far = both.opened().accept(total)
+        near.accepted()
+        near.grants = far.grants = False
+        sent, received = 0, 0
+        message = os.urandom(60_000)
+        for _ in range(30):
+            while near.credit < len(message):
+                both.pump()
+            near.data(message)
+        for _ in range(30):
+            assert far.receive() == message
+
+
+def test_what_waits_for_credit_goes_on_while_the_server_is_being_sent_to(make_relay):
+    relay = make_relay(limits=HOUR)
+    message = os.urandom(3 * MEBI)
+    with narrow_peer(relay, "/s/box") as host, raw_clean(relay, host, credit=4 * MEBI) as (client, channel):
+        channel.grants = False
+        sending = begun(client.send, wire.frame(wire.BINARY, message))
+        assert channel.receive() == message
+        sending.result(DEADLINE)
+
+
+def test_a_limit_that_shrinks_stops_no_channel(make_relay, tmp_path):
+    config = tmp_path / "relayd.yaml"
+    config.write_text("limits:\n  channelCreditBytes: 256KiB\n")
+    relay = make_relay("--config", config, limits=HOUR)
+    with server(relay) as host, peer(relay) as client, clean(relay, host) as (plain, far):
+        near, other = joined(client, host)
+        config.write_text("limits:\n  channelCreditBytes: 1KiB\n")
+        relay.signal(signal.SIGHUP)
+        relay.logs("reloaded configuration")
+        message = os.urandom(MEBI)
+        begun(plain.send, message)
+        assert far.receive() == message
+        received = begun(plain.receive)
+        far.send(message)
+        assert received.result(DEADLINE) == message
+        begun(near.send, message)
+        assert other.receive() == message
+
+
+# Moving
+
+
+def home_and_away(relay, stack):
+    """A server that stays on the first loop, and one that has moved to the other."""
+    hosts = []
+    for name in ("home", "away"):
+        host = stack.enter_context(narrow_peer(relay, f"/s/{name}"))
+        client = stack.enter_context(peer(relay))
+        joined(client, host, name)
+        hosts.append(host)
+    return hosts
+
+
+SPEAKING = """
+  relay.instruction { "fill", function(conn, server, count)
+    local target = relay.server(server)
+    local text = ("x"):rep(1 << 16)
+    for _ = 1, count do target:send(text) end
+  end }
+  relay.instruction { "spin", function(conn, seconds)
+    local until_ = relay.monotonic() + seconds
+    while relay.monotonic() < until_ do end
+    return true
+  end }
+"""
+
+
+@pytest.mark.parametrize("way", ["vanishes", "reads"])
+def test_who_waits_for_a_connection_elsewhere_goes_on_when_it(make_relay, way):
+    relay = make_relay(loops=2, limits=HOUR, scripts=[])
+    relay.load("speaking.lua", SPEAKING)
+    with contextlib.ExitStack() as stack, relay.connect() as caller:
+        _, away = home_and_away(relay, stack)
+        caller.send_json({"instruction": "fill", "parameters": ["away", 128]})
+        caller.send_json({"instruction": "spin", "parameters": [0], "id": 1})
+        if way == "vanishes":
+            away.raw.reset()
+        else:
+            for _ in range(128):
+                away.raw.read_fragment()
+        assert caller.receive_json() == {"id": 1, "result": True}
+
+
+def test_a_connection_that_is_about_to_read_on_moves(make_relay):
+    relay = make_relay(loops=2, limits={**HOUR, "burst": "1s"})
+    relay.load("speaking.lua", SPEAKING)
+    with contextlib.ExitStack() as stack:
+        home_and_away(relay, stack)
+        for _ in range(20):
+            client = stack.enter_context(peer(relay, raw=True))
+            spin = json.dumps({"instruction": "spin", "parameters": [0.02], "id": "s"}).encode()
+            ask = encode(OPEN, 1, json.dumps({"server": "away", "port": 1}).encode())
+            client.raw.send(
+                wire.frame(wire.TEXT, spin) + wire.frame(wire.BINARY, ask) + wire.frame(wire.TEXT, spin)
+                + wire.frame(wire.TEXT, spin) * 3)
+            for _ in range(5):
+                while not client.texts:
+                    client.pump()
+                assert json.loads(client.texts.popleft()) == {"id": "s", "result": True}
+            client.settle()
