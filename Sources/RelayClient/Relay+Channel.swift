@@ -1,7 +1,7 @@
 extension Relay {
-    /// One end of a channel between a client and a server: messages go both ways, and a sender waits for a receiver that
-    /// is slower. Iterating over it yields what comes, until the other end sends no more; it throws `ChannelClose` where
-    /// the channel ends otherwise. Letting go of it closes it.
+    /// One end of a channel between a client and a server: messages go both ways, and a sender waits for a receiver
+    /// that is slower. Iterating over it yields what comes, until the other end sends no more; it throws `ChannelClose`
+    /// where the channel ends otherwise. Letting go of it closes it.
     public final class Channel: AsyncSequence, Sendable {
         public typealias Element = Message
 
@@ -18,7 +18,8 @@ extension Relay {
         private let inbox: Inbox
 
         init(
-            _ place: Confined<ProgramEnd>, _ messages: Arrivals<ProgramEnd.Arrived>, inbox: Inbox, server: String, port: UInt16,
+            _ place: Confined<ProgramEnd>, _ messages: Arrivals<ProgramEnd.Arrived>, inbox: Inbox, server: String,
+            port: UInt16,
             remoteAddress: String = "", metadata: JSONValue = .null
         ) {
             self.place = place

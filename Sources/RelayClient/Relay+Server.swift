@@ -1,7 +1,7 @@
 extension Relay {
     /// This program as a server of the relay. Iterating over it yields the channels that clients open, each accepted as
-    /// it is taken; it ends when the server is closed, and throws `ClientFailure` when the relay wants no more of it, as
-    /// after another connection has taken the name over. While the connection is lost it waits for the next one.
+    /// it is taken; it ends when the server is closed, and throws `ClientFailure` when the relay wants no more of it,
+    /// as after another connection has taken the name over. While the connection is lost it waits for the next one.
     public final class Server: AsyncSequence, Sendable {
         public typealias Element = Channel
 

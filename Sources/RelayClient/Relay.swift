@@ -40,8 +40,8 @@ public final class Relay: Sendable {
     /// Connects to a relay.
     ///
     /// - Parameters:
-    ///   - url: `ws://HOST:PORT`, `wss://HOST:PORT` or `unix:PATH`, with `/app/NAME` behind it for an app other than the
-    ///     default one.
+    ///   - url: `ws://HOST:PORT`, `wss://HOST:PORT` or `unix:PATH`, with `/app/NAME` behind the port for an app other
+    ///     than the default one.
     ///   - credential: The secret that allows what is asked for later.
     ///   - certificateFile: Certificates to trust in place of the system's, in PEM.
     ///   - maximumMessageBytes: Larger messages than this end their channel.

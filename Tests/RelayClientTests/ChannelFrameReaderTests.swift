@@ -31,7 +31,8 @@ import Testing
     private static let messages: [(bytes: [UInt8], meaning: String)] = [
         ([0x00, 0, 0, 0, 1, 7, 8, 9], "binary 1 [7, 8, 9]."), ([0x01, 0, 0, 1, 2, 65], "text 258 [65]."),
         ([0x80, 0, 0, 0, 2, 7, 8], "binary 2 [7, 8]…"), ([0x00, 0, 0, 0, 2], "binary 2 []."), ([0x80, 0, 0, 0, 2], ""),
-        ([0x10, 0, 0, 0, 2, 123, 125], "2 open([123, 125])"), ([0x11, 0, 0, 0, 3, 0, 4, 0, 0], "3 accept(credit: 262144)"),
+        ([0x10, 0, 0, 0, 2, 123, 125], "2 open([123, 125])"),
+        ([0x11, 0, 0, 0, 3, 0, 4, 0, 0], "3 accept(credit: 262144)"),
         ([0x12, 0, 0, 0, 3, 1, 0xF6, 110, 111], #"3 reject(code: 502, reason: "no")"#),
         ([0x13, 0, 0, 0, 3, 0xFF, 0xFF, 0xFF, 0xFF], "3 credit(4294967295)"), ([0x14, 0, 0, 0, 3], "3 end"),
         ([0x15, 0, 0, 0, 3, 3, 0xE8], #"3 close(1000 (normal), reason: "")"#),
@@ -45,12 +46,15 @@ import Testing
         #expect(read(bytes, cuts: Array(1..<bytes.count)) == meaning, "byte by byte")
     }
 
-    @Test(arguments: [
-        [], [0x00], [0x14, 0, 0, 0], [0x02, 0, 0, 0, 1], [0x19, 0, 0, 0, 1], [0x7F, 0, 0, 0, 1], [0x90, 0, 0, 0, 1],
-        [0x00, 0, 0, 0, 0, 1], [0x14, 0, 0, 0, 0], [0x16, 0, 0, 0, 1], [0x18, 0, 0, 0, 1], [0x17, 0, 0, 0, 0],
-        [0x14, 0, 0, 0, 1, 0], [0x11, 0, 0, 0, 1, 0, 0, 0], [0x13, 0, 0, 0, 1, 0, 0, 0, 0, 0], [0x15, 0, 0, 0, 1, 3],
-        [0x12, 0, 0, 0, 1, 1, 0xF6, 0xFF],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [], [0x00], [0x14, 0, 0, 0], [0x02, 0, 0, 0, 1], [0x19, 0, 0, 0, 1], [0x7F, 0, 0, 0, 1],
+            [0x90, 0, 0, 0, 1],
+            [0x00, 0, 0, 0, 0, 1], [0x14, 0, 0, 0, 0], [0x16, 0, 0, 0, 1], [0x18, 0, 0, 0, 1], [0x17, 0, 0, 0, 0],
+            [0x14, 0, 0, 0, 1, 0], [0x11, 0, 0, 0, 1, 0, 0, 0], [0x13, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+            [0x15, 0, 0, 0, 1, 3],
+            [0x12, 0, 0, 0, 1, 1, 0xF6, 0xFF],
+        ] as [[UInt8]])
     func `what is no frame of a relay is a violation`(bytes: [UInt8]) {
         for cuts in [[], Array(0..<bytes.count)] {
             let result = read(bytes, cuts: cuts)
@@ -94,7 +98,9 @@ import Testing
 
     @Test func `the relay's are even`() {
         var numbers = ChannelNumbers()
-        let admitted = [numbers.admit(ChannelNumber(7)), numbers.admit(ChannelNumber(8)), numbers.admit(ChannelNumber(2))]
+        let admitted = [
+            numbers.admit(ChannelNumber(7)), numbers.admit(ChannelNumber(8)), numbers.admit(ChannelNumber(2)),
+        ]
         #expect(admitted == [false, true, true])
         #expect(numbers.wasUsed(ChannelNumber(8)))
         #expect(!numbers.wasUsed(ChannelNumber(10)))
@@ -128,7 +134,8 @@ import Testing
 
     @Test(arguments: [
         ("box", #"{"server":"box","port":22,"credit":9}"#, "box"), ("0", #"{"server":0,"port":22,"credit":9}"#, "0"),
-        ("007", #"{"server":"007","port":22,"credit":9}"#, "007"), ("-1", #"{"server":"-1","port":22,"credit":9}"#, "-1"),
+        ("007", #"{"server":"007","port":22,"credit":9}"#, "007"),
+        ("-1", #"{"server":"-1","port":22,"credit":9}"#, "-1"),
         ("a\"/é", #"{"server":"a\"/é","port":22,"credit":9}"#, "a%22%2F%C3%A9"),
         ("99999999999999999999", #"{"server":"99999999999999999999","port":22,"credit":9}"#, "99999999999999999999"),
     ])

@@ -124,7 +124,9 @@ private final class Recorder: ChannelEnd {
         let count = min(limit, turnBytes, state.sendable)
         guard turnsLeft > 0, count > 0 else { return false }
         turnsLeft -= 1
-        [UInt8](repeating: 0, count: count).withUnsafeBytes { link?.send(.data(isText: false, more: false), number, $0) }
+        [UInt8](repeating: 0, count: count).withUnsafeBytes {
+            link?.send(.data(isText: false, more: false), number, $0)
+        }
         state.sent(count)
         return turnsLeft > 0
     }
@@ -214,10 +216,11 @@ private final class Recorder: ChannelEnd {
         #expect(line.isOpen)
     }
 
-    @Test(arguments: [
-        [0x00, 0, 0, 0, 1, 1], [0x14, 0, 0, 0, 4], [0x13, 0, 0, 0, 7, 0, 0, 0, 1], [0x10, 0, 0, 0, 3, 123, 125],
-        [0x11, 0, 0, 0, 5, 0, 0, 0, 1], [0x10, 0, 0, 0, 2, 123, 125], [0x19, 0, 0, 0, 1], [0x00],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [0x00, 0, 0, 0, 1, 1], [0x14, 0, 0, 0, 4], [0x13, 0, 0, 0, 7, 0, 0, 0, 1], [0x10, 0, 0, 0, 3, 123, 125],
+            [0x11, 0, 0, 0, 5, 0, 0, 0, 1], [0x10, 0, 0, 0, 2, 123, 125], [0x19, 0, 0, 0, 1], [0x00],
+        ] as [[UInt8]])
     func `what nobody may send closes the connection with 1002`(frame: [UInt8]) throws {
         let line = try Line()
         line.take = { Recorder(.offered(credit: $0.credit, window: 9), number: $1, link: $2) }
@@ -255,7 +258,8 @@ private final class Recorder: ChannelEnd {
             bulk.enqueue()
         }
         line.turn()
-        // The first of each is short, as nobody knows yet what it will be; then they take turns until the quantum is full.
+        // The first of each is short, as nobody knows yet what it will be; then they take turns until the quantum is
+        // full.
         #expect(line.sent() == ["0 1 4096 bytes", "0 3 4096 bytes", "0 1 16384 bytes"])
         ends[2].turnBytes = 3
         ends[2].turnsLeft = 1

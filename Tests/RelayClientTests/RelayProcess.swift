@@ -3,8 +3,8 @@ import Testing
 
 @testable import RelayClient
 
-/// A relay that runs as long as this is held: the executable that was built with the tests, on a free port, with a state
-/// directory that goes with it.
+/// A relay that runs as long as this is held: the executable that was built with the tests, on a free port, with a
+/// state directory that goes with it.
 final class RelayProcess {
     let url: String
     let credential: String

@@ -36,7 +36,8 @@ import Testing
         ("ws://h:1", "/s/box?ports=22"), ("ws://h:1/", "/s/box?ports=22"), ("ws://h:1/app/x", "/app/x/s/box?ports=22"),
         ("ws://h:1?auth=t", "/s/box?auth=t&ports=22"), ("unix:/run/r?auth=t", "/s/box?auth=t&ports=22"),
     ])
-    func `a server's path comes behind the app's, and its ports behind the token`(_ text: String, _ target: String) throws
+    func `a server's path comes behind the app's, and its ports behind the token`(_ text: String, _ target: String)
+        throws
     {
         #expect(try RelayURL(parsing: text).appending(path: "/s/box", query: "ports=22").target == target)
         #expect(try !RelayURL(parsing: "ws://h:1").appending(path: "/s/box").target.contains("?"))

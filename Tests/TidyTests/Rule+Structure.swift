@@ -13,6 +13,8 @@ extension Rule {
                 ("Sources/Relay/Transport/a.swift", "internal import COpenSSL\n"),
                 ("Sources/Scripting/a.swift", "import CLua\n"), ("Sources/Scripting/a.swift", "import Glibc\n"),
                 ("Sources/relayd/main.swift", "import CLuaShims\n"),
+                ("Sources/RelayClient/Channels/a.swift", "import Glibc\n"),
+                ("Sources/RelayClient/a.swift", "import Scripting\n"),
                 ("Sources/relayd/main.swift", "@testable import COpenSSL\n"),
                 ("Sources/Relay/TLS/a.swift", "import struct Foundation.Date\n"),
                 ("Sources/New/a.swift", "import Glibc\n"),
@@ -68,9 +70,11 @@ extension Rule {
         (
             "Sources/relayd/",
             system.union([
-                "ArgumentParser", "CStaticFiles", "FoundationEssentials", "Relay", "Scripting", "Yams",
+                "ArgumentParser", "CStaticFiles", "FoundationEssentials", "Relay", "RelayClient", "Scripting", "Yams",
             ])
         ),
+        ("Sources/RelayClient/", ["CLinux", "FoundationEssentials", "Glibc", "Relay", "Synchronization"]),
+        ("Sources/RelayClient/Channels/", ["Relay"]),
     ]
 
     /// `Glibc` of `internal import Glibc`, `Foundation` of `import struct Foundation.Date`.

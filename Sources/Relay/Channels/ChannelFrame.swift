@@ -93,7 +93,9 @@ package enum ChannelFrame: Equatable {
 
     /// Writes the head of a frame; `buffer` has room for its five bytes.
     @inline(__always)
-    package static func writeHead(_ type: ChannelFrameType, _ number: ChannelNumber, into buffer: UnsafeMutableRawPointer) {
+    package static func writeHead(
+        _ type: ChannelFrameType, _ number: ChannelNumber, into buffer: UnsafeMutableRawPointer
+    ) {
         // SAFETY: five bytes, which the caller's buffer holds.
         buffer.storeBytes(of: type.rawValue, as: UInt8.self)
         buffer.storeBytes(of: number.rawValue.bigEndian, toByteOffset: 1, as: UInt32.self)

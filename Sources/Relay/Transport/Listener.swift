@@ -60,7 +60,9 @@ package enum Binding {
     private static let backlog: Int32 = 4096
 
     /// `count` sockets that share one TCP address (SO_REUSEPORT), and the port, which the kernel picks where it is 0.
-    package static func tcp(host: String, port: Int, count: Int) throws(StartError) -> (descriptors: [Int32], port: Int) {
+    package static func tcp(
+        host: String, port: Int, count: Int
+    ) throws(StartError) -> (descriptors: [Int32], port: Int) {
         var address = try resolve(host: host, port: port)
         // With SO_REUSEPORT another relay of the same user could take the port without an error, and each would get a
         // part of the connections. A first socket without it tells that the port is in use.

@@ -1,7 +1,7 @@
 import Relay
 
-/// Reads what a relay sends out of binary WebSocket messages that come in pieces, each message a frame of relay.v1. Data
-/// is handed out as it comes, as ranges of the caller's piece; any other frame is gathered until it is whole.
+/// Reads what a relay sends out of binary WebSocket messages that come in pieces, each message a frame of relay.v1.
+/// Data is handed out as it comes, as ranges of the caller's piece; any other frame is gathered until it is whole.
 struct ChannelFrameReader {
     enum Step {
         /// The piece is used up, and there is nothing to tell yet.

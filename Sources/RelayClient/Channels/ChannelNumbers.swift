@@ -1,7 +1,7 @@
 import Relay
 
-/// The channel numbers of one connection (docs/relay.v1.md, "Channel numbers"): ours are odd and ascend, the relay's are
-/// even.
+/// The channel numbers of one connection (docs/relay.v1.md, "Channel numbers"): ours are odd and ascend, the relay's
+/// are even.
 struct ChannelNumbers {
     private var lastOwn: UInt32?
     private var highestOfRelay: UInt32 = 0

@@ -59,7 +59,8 @@ extension Link {
     /// Reads up to `limit` bytes from a descriptor into data frames of `channel`. The detour over a buffer is worth it:
     /// reading straight into each frame took four calls for one, and each tells the sender that there is room.
     func sendFrames(_ channel: ChannelNumber, from descriptor: Int32, limit: Int) -> Descriptor.ReadResult {
-        let buffer = UnsafeMutableRawBufferPointer(rebasing: loop.receiveBuffer[..<min(limit, loop.receiveBuffer.count)])
+        let buffer = UnsafeMutableRawBufferPointer(
+            rebasing: loop.receiveBuffer[..<min(limit, loop.receiveBuffer.count)])
         let result = Descriptor.read(descriptor, into: buffer)
         guard case .bytes(let count, _) = result else { return result }
         var offset = 0

@@ -36,8 +36,8 @@ final class Link: Watched {
     let connectedAt: UInt64
 
     /// What one turn takes from channels: so little that a small message on a slow line need not wait long for its own
-    /// turn (with what the kernel has not sent these are 32 KiB, 26 ms at 10 Mbit/s), and more each time that the socket
-    /// takes it all, since large sends cost less.
+    /// turn (with what the kernel has not sent these are 32 KiB, 26 ms at 10 Mbit/s), and more each time that the
+    /// socket takes it all, since large sends cost less.
     private static let smallestQuantum = 16 << 10
     private static let largestQuantum = 256 << 10
     private static let unsentBytesInKernel: Int32 = 16 << 10

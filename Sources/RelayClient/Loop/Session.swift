@@ -134,8 +134,8 @@ final class Session: Watched {
         if link == nil { handler?.lost(self, failure, retryInSeconds: seconds) }
     }
 
-    /// A relay that was there once comes back, and its app and names with it; that a credential is good no more will not
-    /// change by itself.
+    /// A relay that was there once comes back, and its app and names with it; that a credential is good no more will
+    /// not change by itself.
     private func mayRetry(_ failure: ClientFailure) -> Bool {
         guard failure.kind == .refused else { return hasConnected || retriesFirst }
         guard hasConnected, let status = failure.status else { return false }

@@ -83,7 +83,9 @@ final class ProgramEnd: ChannelEnd {
 
     /// Sends a message; `done` is resumed when all of it is on its way, or cannot be sent any more.
     func send(_ bytes: [UInt8], isText: Bool, _ done: CheckedContinuation<Void, any Error>) {
-        guard state.maySend, !endsBehind else { return done.resume(throwing: ChannelClose(1000, "the channel is over")) }
+        guard state.maySend, !endsBehind else {
+            return done.resume(throwing: ChannelClose(1000, "the channel is over"))
+        }
         let item = Outgoing(bytes: bytes, isText: isText, done: done)
         if sending == nil { sending = item } else { outgoing.append(item) }
         enqueue()

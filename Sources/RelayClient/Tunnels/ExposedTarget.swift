@@ -42,7 +42,8 @@ package struct ExposedTarget {
             .refused(
                 "\"\(printable(target))\" speaks TLS, which a tunnel passes on as it is: expose it as HOST:PORT.")
         default:
-            .refused("\"\(printable(target))\" cannot be exposed: relayd does not know \(printable(String(scheme)))://.")
+            .refused(
+                "\"\(printable(target))\" cannot be exposed: relayd does not know \(printable(String(scheme)))://.")
         }
     }
 

@@ -69,7 +69,8 @@ final class LocalEnd: ChannelEnd {
 
     /// An end that is offered: it is accepted once one of the addresses of its target is connected.
     init(
-        _ state: ChannelState, number: ChannelNumber, link: Link, target: Target, label: String, owner: any LocalEndOwner,
+        _ state: ChannelState, number: ChannelNumber, link: Link, target: Target, label: String,
+        owner: any LocalEndOwner,
         loop: ClientLoop
     ) {
         self.target = target
