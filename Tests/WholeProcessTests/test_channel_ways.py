@@ -401,5 +401,3 @@ def test_channels_go_over_tls_too():
                 client.send(str(index))
                 channel.send(channel.receive())
                 assert client.receive() == str(index)
-
-

@@ -5,8 +5,8 @@ package struct ChannelNumber: Hashable, Sendable, CustomStringConvertible {
     /// What concerns the connection as a whole: drain, ping, pong.
     package static var connection: ChannelNumber { ChannelNumber(0) }
     var isPeers: Bool { rawValue & 1 == 1 }
-    /// Given by the app, for `relay.connect`; those of the relay's other channels are divisible by four, so that two loops
-    /// can give numbers to one connection.
+    /// Given by the app, for `relay.connect`; those of the relay's other channels are divisible by four, so that two
+    /// loops can give numbers to one connection.
     var isScripts: Bool { rawValue & 3 == 2 }
     package var description: String { String(rawValue) }
 }

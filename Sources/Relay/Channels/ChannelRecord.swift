@@ -5,8 +5,8 @@ final class LoopLoad: Sendable {
     let channels = Atomic<Int>(0)
 }
 
-/// Payload and whole messages in one direction of a channel. Written by one loop only, so that counting takes no lock. An
-/// object of its own, because a record that is known to lists is dear to hold and let go.
+/// Payload and whole messages in one direction of a channel. Written by one loop only, so that counting takes no lock.
+/// An object of its own, because a record that is known to lists is dear to hold and let go.
 final class ChannelTraffic: Sendable {
     let bytes = Atomic<Int>(0)
     let messages = Atomic<Int>(0)

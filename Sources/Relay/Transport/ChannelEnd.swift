@@ -142,7 +142,7 @@ final class ChannelEnd {
         loop.tell(remote, .data(bytes, isText: isText, more: more))
     }
 
-    /// The common case: small messages in a row go to the other end in one pass, as long as nothing stands in their way.
+    /// The common case: small messages in a row go to the other end in one pass, as long as nothing is in their way.
     /// They are read from `bytes`, from `offset` on, as `connection` has received them. Whatever is left is for `send`.
     func moveSmallMessages(_ bytes: UnsafeMutableRawBufferPointer, _ offset: inout Int) {
         guard phase == .open, !hasEnded, openMessage == nil, let other else { return }

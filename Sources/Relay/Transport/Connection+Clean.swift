@@ -60,8 +60,8 @@ extension Connection {
         updateTimer()
     }
 
-    /// The other end grants more. What is sent can bring more at once: whoever is sending looks again, so that nothing is
-    /// sent twice.
+    /// The other end grants more. What is sent can bring more at once: whoever is sending looks again, so that nothing
+    /// is sent twice.
     func resumeStalled(_ end: ChannelEnd) {
         guard var piece = end.stalled else { return }
         end.stalled = nil

@@ -74,8 +74,8 @@ final class Multiplexer {
 
     // MARK: Reading
 
-    /// Takes the head of a frame off `payload`, the pieces of one binary message, masked with `key`. False as long as it
-    /// is not complete.
+    /// Takes the head of a frame off `payload`, the pieces of one binary message, masked with `key`. False as long as
+    /// it is not complete.
     @inline(__always)
     func takeHead(_ payload: inout UnsafeMutableRawBufferPointer, key: inout UInt32) -> Bool {
         guard head.count == 0, payload.count >= ChannelFrame.headLength else { return gatherHead(&payload, &key) }
@@ -244,8 +244,8 @@ final class Multiplexer {
     /// The socket has taken `count` bytes, all that it was given or not; `more` waits. True where the burst that the
     /// socket's rate allows has changed.
     ///
-    /// What is taken at once shows that what came before has left the kernel: the next burst may be twice as large. What
-    /// takes its time is measured.
+    /// What is taken at once shows that what came before has left the kernel: the next burst may be twice as large.
+    /// What takes its time is measured.
     func took(_ count: Int, all: Bool, more: Bool, at now: UInt64) -> Bool {
         takenBytes &+= count
         burst = all && now &- lastTaken <= 1 ? min(burst &* 2, Self.mostBurst) : measuredBurst

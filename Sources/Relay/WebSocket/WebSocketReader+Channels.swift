@@ -1,7 +1,7 @@
 // Reading for channels: data comes out as it lies, still masked, for whoever copies it anyway.
 extension WebSocketReader {
-    /// As `next`, but a piece of data is masked with `key`, whose first byte belongs to the piece's first; 0 where it is
-    /// plain. Texts are unmasked in place and checked to be UTF-8 only where `checksText`.
+    /// As `next`, but a piece of data is masked with `key`, whose first byte belongs to the piece's first; 0 where it
+    /// is plain. Texts are unmasked in place and checked to be UTF-8 only where `checksText`.
     @inline(__always)
     package mutating func nextMasked(
         _ bytes: UnsafeMutableRawBufferPointer, _ offset: inout Int, key: inout UInt32, checksText: Bool
