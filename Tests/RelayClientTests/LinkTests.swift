@@ -34,7 +34,9 @@ private final class Line: SessionHandler {
         link?.turn()
     }
 
-    var isOpen: Bool { link?.isOpen ?? false }
+    func deadlinePassed() { link?.deadlinePassed(loop) }
+
+    var isOpen: Bool { link?.phase == .open }
 
     func end(_ number: UInt32) -> ChannelEnd? { link?.channels[ChannelNumber(number)] }
 
@@ -243,6 +245,21 @@ private final class Recorder: ChannelEnd {
         line.turn()
         #expect(line.sent() == ["close 1012"])
         #expect(end.notes == ["over 1006"])
+        #expect(!line.isOpen)
+    }
+
+    @Test func `a relay that is silent is asked, and given up when it does not answer`() throws {
+        let line = try Line()
+        line.deadlinePassed()
+        line.turn()
+        #expect(line.sent() == ["ping"])
+        line.send(.pong, [])
+        line.turn()
+        line.deadlinePassed()
+        line.turn()
+        #expect(line.sent() == ["ping"])
+        #expect(line.isOpen)
+        line.deadlinePassed()
         #expect(!line.isOpen)
     }
 

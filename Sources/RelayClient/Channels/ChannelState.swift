@@ -54,11 +54,6 @@ struct ChannelState {
         ChannelState(phase: .offered, credit: credit, window: window, receivable: window)
     }
 
-    /// A channel that a script has opened at us, whose `accept` granted `credit`: what we grant goes out as `credit`.
-    static func opened(credit: Int, window: Int) -> ChannelState {
-        ChannelState(phase: .open, credit: credit, window: window, receivable: window)
-    }
-
     private init(phase: Phase, credit: Int, window: Int, receivable: Int) {
         self.phase = phase
         self.credit = credit

@@ -10,7 +10,8 @@ import Relay
 final class ClientLoop {
     let inbox = Inbox()
     let pool = ChunkPool()
-    /// Where links receive. Larger is not better: 256 KiB were as fast as 1 MiB, and 64 KiB a tenth slower.
+    /// Where links receive, and tunnels read: with 256 KiB at once, reading and sending took a fifth less CPU time than
+    /// with 64 KiB.
     let receiveBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 64)
     /// Where links decrypt what they received.
     let plaintextBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 64)

@@ -67,9 +67,8 @@ final class Link: Watched {
         received.withUnsafeMutableBytes { take($0) }
     }
 
-    var isOpen: Bool { phase == .open }
     /// Whether a turn would do something without the kernel having said so.
-    var hasWork: Bool { mayRead && phase != .gone || !isBlocked && hasQueued }
+    var hasWork: Bool { mayRead && phase != .gone || phase == .open && !isBlocked && hasQueued }
     private var hasQueued: Bool { !fresh.isEmpty || !steady.isEmpty }
 
     override func ready(_ readiness: Readiness) {
@@ -222,7 +221,8 @@ extension Link {
     private func finish(_ failure: ClientFailure) {
         guard phase != .gone else { return }
         phase = .gone
-        socket.sayGoodbye()
+        // Inside of a record nothing else can be said.
+        if records.isEmpty { socket.sayGoodbye() }
         loop.stopTiming(self)
         loop.remove(self)
         loop.forget(self)

@@ -153,7 +153,8 @@ final class Session: Watched {
         self.link = nil
         guard !isOver else { return }
         backoff.ended(after: Double(loop.now - link.connectedAt) / 1000)
-        if !isDialing { retry(after: failure) }
+        // Another attempt is under way where the relay had said that it would go.
+        if isDialing { handler?.lost(self, failure, retryInSeconds: 0) } else { retry(after: failure) }
     }
 
     /// The relay will close the connection: another one is made at some moment before, so that not all come at once.

@@ -46,7 +46,8 @@ final class LocalEnd: ChannelEnd {
     /// How long somebody who reads nothing may take for the last bytes.
     private static let lingerMilliseconds: UInt64 = 30_000
 
-    /// Bytes that the other end may send before it hears that they were taken.
+    /// Bytes that the other end may send before it hears that they were taken: what 100 Mbit/s carry in 80 ms. Somebody
+    /// who does not read costs so much memory here.
     static let window = 1 << 20
 
     /// An end that is connected: a socket, or two descriptors.
@@ -61,7 +62,7 @@ final class LocalEnd: ChannelEnd {
         self.input = input
         self.output = output
         super.init(state, number: number, link: link)
-        guard input >= 0 else { return }
+        keepAlive()
         // Files are always ready, and epoll(7) does not take them.
         if !loop.watch(input, for: self, writing: input == output) { readsToEnd = true }
         if input != output { _ = loop.watch(output, for: self, reading: false, writing: true) }
@@ -116,10 +117,14 @@ final class LocalEnd: ChannelEnd {
         case .started(let descriptor, let isPending):
             (input, output) = (descriptor, descriptor)
             readsToEnd = false
+            keepAlive()
             _ = loop.watch(descriptor, for: self, writing: true)
             if !isPending { connected() }
         }
     }
+
+    /// A machine that has vanished is noticed some day, though nobody writes to it.
+    private func keepAlive() { System.setOption(input, SOL_SOCKET, SO_KEEPALIVE, 1) }
 
     private func connected() {
         let code = ResolvedAddress.outcome(input)
