@@ -168,3 +168,27 @@ def test_a_connection_that_is_about_to_read_on_moves(make_relay):
                     client.pump()
                 assert json.loads(client.texts.popleft()) == {"id": "s", "result": True}
             client.settle()
+
+
+# Backlogs
+
+
+def test_a_backlog_of_channels_is_in_nobodys_way(make_relay):
+    """More waits in the queues of channels than outboundHighBytes: pings are answered, instructions run, whoever sends
+    texts goes on."""
+    relay = make_relay(limits={**HOUR, "outboundHighBytes": "512KiB", "outboundLowBytes": "128KiB"})
+    relay.load("speaking.lua", SPEAKING)
+    with contextlib.ExitStack() as stack, narrow_peer(relay, "/s/slow") as slow, relay.connect() as caller:
+        near = [joined(stack.enter_context(peer(relay)), slow, "slow")[0] for _ in range(8)]
+        for channel in near:
+            channel.data(b"x" * WINDOW)
+            channel.peer.settle()
+        slow.raw.send(wire.frame(wire.PING, "are you there?"))
+        caller.request("fill", "slow", 1)
+        assert caller.request("spin", 0) is True
+        kinds = []
+        while "text" not in kinds or wire.PONG not in kinds:
+            opcode, payload, _ = slow.raw.read_fragment()
+            kinds.append("text" if opcode == wire.TEXT else opcode)
+        assert kinds.count(wire.BINARY) < 64  # Most of what waits comes behind them, in frames of up to 16 KiB.
+        assert slow.request("spin", 0)["result"] is True

@@ -55,6 +55,7 @@ final class ChannelEnd {
     /// Behind this one in a list of turns, while `isInTurn`.
     var next: ChannelEnd?
     var isInTurn = false
+    private var isHoldingBack = false
     /// Of a clean connection: payload that it has been given and that was not granted anew.
     private var unreturned = 0
     /// What is held for this end at most: `channelCreditBytes` as it was when the channel began. A window that shrank
@@ -312,6 +313,24 @@ final class ChannelEnd {
     /// Heads of frames make the most of what waits: who can be held back for it is, before it becomes too much.
     @inline(__always)
     var isCrowded: Bool { queue.byteCount > 2 * limit }
+
+    /// The other end, a clean connection, is read no further until less waits here.
+    func holdBack(_ connection: Connection) {
+        guard !isHoldingBack else { return }
+        isHoldingBack = true
+        connection.deadlines.stalledSince = connection.loop.now
+        connection.beginWaiting()
+        connection.updateTimer()
+    }
+
+    /// Some of what waited is on its way: there is room for more.
+    func hadTurn() {
+        if window.held > 0 { passOnCredit() }
+        guard isHoldingBack, let peer else { return }
+        isHoldingBack = queue.byteCount > limit
+        peer.connection.deadlines.stalledSince = isHoldingBack ? loop.now : 0  // It reads, if slowly.
+        if !isHoldingBack { peer.connection.stopWaiting() }
+    }
 
     private func overflow() {
         let reason = "too many empty messages are waiting in the channel"

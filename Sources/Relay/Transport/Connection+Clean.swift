@@ -50,7 +50,7 @@ extension Connection {
         }
         guard !piece.isEmpty || isLast else { return }
         end.send(UnsafeRawBufferPointer(piece), key: key, isText: isText, more: !isLast)
-        if let peer = end.peer, peer.isCrowded { wait(for: peer.connection) }
+        if let peer = end.peer, peer.isCrowded { peer.holdBack(self) }
     }
 
     private func stall(_ piece: UnsafeRawBufferPointer, isText: Bool, isLast: Bool, _ end: ChannelEnd) {

@@ -2,10 +2,12 @@ internal import Logging
 
 // Bytes out: everything is queued during a turn and leaves in one send at its end.
 extension Connection {
-    /// Bytes that wait to be sent.
-    var queuedBytes: Int {
-        outbound.byteCount + (secure?.ciphertext.byteCount ?? 0) + (channels?.backlogBytes ?? 0)
-    }
+    /// Bytes that wait in line to be sent. What waits in the queues of channels is none of it: whatever is said from now
+    /// on goes before that, and credit bounds it.
+    var queuedBytes: Int { outbound.byteCount + (secure?.ciphertext.byteCount ?? 0) }
+
+    /// All that waits to be sent.
+    private var waitingBytes: Int { queuedBytes + (channels?.backlogBytes ?? 0) }
 
     /// Queues one whole message; false where the connection takes none any more.
     @inline(__always)
@@ -75,7 +77,7 @@ extension Connection {
     /// meanwhile.
     private func fill(_ channels: Multiplexer) {
         while let end = channels.giveTurn(&outbound, encrypted: secure?.ciphertext.byteCount ?? 0) {
-            if end.window.held > 0 { end.passOnCredit() }
+            end.hadTurn()
         }
     }
 
@@ -131,7 +133,9 @@ extension Connection {
         }
         if let channels { took(count, all: secure?.ciphertext.isEmpty ?? outbound.isEmpty, channels) }
         // Mostly that was all, and nobody waits for it.
-        if queuedBytes == 0, waiters.isEmpty, deadlines.slowSince == 0, !lifecycle.isFinishing, cleanEnd == nil {
+        if queuedBytes == 0, channels?.hasBacklog != true, channels?.untakenBytes ?? 0 == 0, waiters.isEmpty,
+            deadlines.slowSince == 0, !lifecycle.isFinishing, cleanEnd == nil
+        {
             return
         }
         setDirty()
@@ -166,25 +170,33 @@ extension Connection {
                 updateTimer()
             }
         }
-        if queued > loop.limits.outboundHighBytes {
-            guard deadlines.slowSince > 0 else {
-                deadlines.slowSince = loop.now
-                channels?.takenBytes = 0
-                return updateTimer()
-            }
-            // Who fills a multiplexed connection does not wait until it has drained, so it may well be above for ever:
-            // slow is who does not take within the deadline what others have to.
-            if let channels, channels.takenBytes >= loop.limits.outboundHighBytes - loop.limits.outboundLowBytes {
-                deadlines.slowSince = loop.now
-                channels.takenBytes = 0
-            }
-        } else if queued <= loop.limits.outboundLowBytes {
-            // Not before: between the two marks those who wait still wait, and the deadline is theirs.
-            deadlines.slowSince = 0
+        if queued <= loop.limits.outboundLowBytes {
             releaseWaiters()
             if let channels, channels.untakenBytes > 0 { taken(channels) }
         }
+        watchSlowness()
         if let cleanEnd, cleanEnd.phase == .open { cleanEnd.returnCredit(queued: queued) }
+    }
+
+    /// Who takes too little for too long is closed: the deadline runs from above the high watermark to below the low
+    /// one, and as long as somebody waits for this connection.
+    private func watchSlowness() {
+        let waiting = waitingBytes
+        guard waiting > loop.limits.outboundHighBytes || !waiters.isEmpty else {
+            if waiting <= loop.limits.outboundLowBytes { deadlines.slowSince = 0 }
+            return
+        }
+        guard deadlines.slowSince > 0 else {
+            deadlines.slowSince = loop.now
+            channels?.takenBytes = 0
+            return updateTimer()
+        }
+        // Who fills a multiplexed connection does not wait until it has drained, so it may well be above for ever: slow
+        // is who does not take within the deadline what others have to.
+        if let channels, channels.takenBytes >= loop.limits.outboundHighBytes - loop.limits.outboundLowBytes {
+            deadlines.slowSince = loop.now
+            channels.takenBytes = 0
+        }
     }
 
     // MARK: Deadlines
@@ -212,7 +224,7 @@ extension Connection {
             close(.serviceRestart, reason: "the relay is shutting down")
         case .slowConsumer:
             loop.shared.logger.info(
-                "closing a slow consumer", metadata: ["connection": "\(id)", "queuedBytes": "\(queuedBytes)"])
+                "closing a slow consumer", metadata: ["connection": "\(id)", "queuedBytes": "\(waitingBytes)"])
             close(.slowConsumer, reason: "output was not read for too long")
         case .stalled:
             close(.slowConsumer, reason: "the other end of the channel has not read for too long")
