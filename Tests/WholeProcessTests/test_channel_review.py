@@ -192,3 +192,30 @@ def test_a_backlog_of_channels_is_in_nobodys_way(make_relay):
             kinds.append("text" if opcode == wire.TEXT else opcode)
         assert kinds.count(wire.BINARY) < 64  # Most of what waits comes behind them, in frames of up to 16 KiB.
         assert slow.request("spin", 0)["result"] is True
+
+
+# Clients that a script connects
+
+
+CONNECTING = """
+  relay.instruction { "wait", function(conn) waiting = conn return true end }
+  relay.instruction { "count", function(conn) counted = (counted or 0) + 1 end }
+  relay.instruction { "connect", function(conn, server) return relay.connect(waiting, server, 1) end }
+"""
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_a_ticket_is_an_answer_for_a_client_that_a_script_has_connected(make_relay, loops):
+    relay = make_relay(loops=loops)
+    relay.load("connecting.lua", CONNECTING)
+    with contextlib.ExitStack() as stack, relay.connect() as client, relay.connect() as operator:
+        host = home_and_away(relay, stack)[-1]
+        assert client.request("wait") is True
+        assert operator.request("connect", "away") is True
+        client.send("sent before the answer")
+        with relay.connect(f"/a/{host.opened().fields['ticket']}") as dedicated:
+            assert dedicated.receive() == "sent before the answer"
+            dedicated.send("welcome")
+            assert client.receive() == "welcome"
+            client.send("thanks")
+            assert dedicated.receive() == "thanks"

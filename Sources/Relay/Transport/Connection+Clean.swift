@@ -132,10 +132,11 @@ extension Connection {
             peer.dissolve()
             pipe(to: client)
             pipe?.record = record
-            // Neither reads before both can be written to.
-            guard answer(), client.answer() else { return }
+            // Neither reads before both can be written to. A client that a script has connected was answered long ago.
+            let isWaiting = client.lifecycle.isOpen
+            guard answer(), isWaiting || client.answer() else { return }
             begin()
-            client.begin()
+            if isWaiting { client.stopWaiting() } else { client.begin() }
         } else {
             _ = own.window.grant(own.limit)
             let promised = own.window.passOn(queued: 0, limit: own.limit)
