@@ -219,3 +219,26 @@ def test_a_ticket_is_an_answer_for_a_client_that_a_script_has_connected(make_rel
             assert client.receive() == "welcome"
             client.send("thanks")
             assert dedicated.receive() == "thanks"
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+@pytest.mark.parametrize("answer", ["accepts", "uses the ticket"])
+def test_a_message_that_began_before_its_channel_is_the_apps_to_its_end(make_relay, loops, answer):
+    relay = make_relay(loops=loops)
+    relay.load("connecting.lua", CONNECTING)
+    count = json.dumps({"instruction": "count"}).encode()
+    with contextlib.ExitStack() as stack, relay.raw(upgraded=True) as client, relay.connect() as operator:
+        host = home_and_away(relay, stack)[-1]
+        client.send(wire.frame(wire.TEXT, json.dumps({"instruction": "wait", "id": 1})))
+        client.read_message()
+        client.send(wire.frame(wire.TEXT, count[:10], fin=False) + wire.frame(wire.PING))
+        assert client.read_frame()[0] == wire.PONG  # So the first part has been read.
+        assert operator.request("connect", "away") is True
+        client.send(wire.frame(wire.CONTINUATION, count[10:]) + wire.frame(wire.TEXT, "hello"))
+        channel = host.opened()
+        if answer == "accepts":
+            assert channel.accept().receive() == "hello"
+        else:
+            with relay.connect(f"/a/{channel.fields['ticket']}") as dedicated:
+                assert dedicated.receive() == "hello"
+        eventually(lambda: relay.evaluate("return counted") == 1, "the app has it")

@@ -27,8 +27,9 @@ extension Connection {
 
     /// A whole message for the app, which is elsewhere.
     func mail(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
-        guard let channels else { return }
         ask(.message(id, Array(bytes), isText: isText))
+        // A clean connection has one at most, which began before its channel.
+        guard let channels else { return }
         let before = channels.unhandledBytes
         channels.unhandledBytes += bytes.count + Self.messageOverheadBytes
         if before <= Self.mostUnhandledBytes, channels.unhandledBytes > Self.mostUnhandledBytes { beginWaiting() }

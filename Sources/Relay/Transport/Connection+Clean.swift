@@ -40,6 +40,11 @@ extension Connection {
         _ piece: UnsafeMutableRawBufferPointer, key: UInt32, isText: Bool, isFirst: Bool, isLast: Bool,
         _ end: ChannelEnd
     ) {
+        guard isFirst || assembly.count == 0 else {
+            // It began before the channel did: the app's to its end.
+            Masking.apply(key, to: piece)
+            return data(UnsafeRawBufferPointer(piece), isText: isText, isFirst: false, isLast: isLast)
+        }
         guard end.phase == .open else { return }
         if isFirst {
             guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
