@@ -242,3 +242,39 @@ def test_a_message_that_began_before_its_channel_is_the_apps_to_its_end(make_rel
             with relay.connect(f"/a/{channel.fields['ticket']}") as dedicated:
                 assert dedicated.receive() == "hello"
         eventually(lambda: relay.evaluate("return counted") == 1, "the app has it")
+
+
+# Clients that are gone
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_a_client_that_goes_while_a_script_decides_is_no_end_of_a_channel(make_relay, loops):
+    relay = make_relay(loops=loops, limits={**HOUR, "burst": "1s"}, log_level="info")
+    relay.load("speaking.lua", SPEAKING)
+    relay.load("deciding.lua", """
+      asked = 0
+      relay.on("connect", function(conn, server)
+        if server ~= "slow" then return end
+        asked = asked + 1
+        relay.sleep(0.2)
+        decided = asked
+        return true
+      end)
+    """)
+    with contextlib.ExitStack() as stack, relay.connect() as operator:
+        host = home_and_away(relay, stack)[-1]
+        slow = stack.enter_context(server(relay, "slow"))
+        before = relay.descriptors
+        for count in range(1, 4):
+            client = knock(relay, "slow")
+            eventually(lambda: relay.evaluate("return asked") == count, "the script was asked")
+            # Both come in the turn that follows: that the client is gone, and that its time is over.
+            operator.send_json({"instruction": "spin", "parameters": [0.4], "id": 1})
+            client.reset()
+            operator.receive()
+            eventually(lambda: relay.evaluate("return decided") == count, "the script has decided")
+        slow.settle()
+        host.settle()
+        assert not slow.new
+        assert relay.descriptors == before
+        assert len(channels(relay)) == 2  # Those that keep `home` and `away` where they are.

@@ -131,6 +131,8 @@ extension App {
         }
         var credit = request.credit
         if request.number == .connection, let connection = client.here, connection.cleanEnd == nil {
+            // Refused or gone while a script made up its mind.
+            guard connection.lifecycle.isAdmitting || connection.lifecycle.isOpen else { return nil }
             credit = beginClean(connection)
         }
         place(client, server)
