@@ -4,6 +4,7 @@ import collections
 import itertools
 import random
 import select
+import threading
 
 import pytest
 
@@ -14,7 +15,7 @@ from conditions import DEADLINE, eventually
 from echoes import Bystander
 from wire import frame
 
-PEERS, STEPS, VISITS = 4, 1200, 40
+PEERS, VISITORS, VISITS = 4, 4, 40
 NOISE = bytes(random.Random(0).choices(range(32, 127), k=200_000))  # ASCII, so that it is text wherever it is cut.
 
 
@@ -69,6 +70,7 @@ class Meeting:
         self.ports = itertools.count()
         self.totals = {}  # key → how much a side had said when it ended
         self.counts = collections.Counter()
+        self.over = threading.Event()
 
     def is_complete(self, key, heard):
         assert heard.total == self.totals[key], "something was lost before the end"
@@ -111,39 +113,45 @@ class End:
                 self.is_over = True
 
     def act(self, choose):
-        if not self.is_open or self.is_over:
-            return
+        """Says something, perhaps; false where it cannot."""
+        if not self.is_open or self.is_over or (self.channel.credit <= 0 and not self.has_ended):
+            return False
         chance = choose.random()
         if chance < 0.02:
             self.channel.close(4100 + choose.randrange(100), "at random")
             self.is_over = True
         elif self.has_ended:
-            return
+            return False
         elif chance < 0.06 and not self.said.is_within:
             self.meeting.totals[self.key] = self.said.total
             self.channel.end()
             self.has_ended, self.is_over = True, self.has_heard_all
-        elif self.channel.credit > 0:
+        else:
             most = min(self.channel.credit, choose.choice([1, 100, 5000, 70_000]))
             kind, piece, _, more = self.said.piece(most)
             self.channel.data(piece, kind | (MORE if more else 0))
+        return True
+
+
+def is_heard(raw, seconds=0.0):
+    return raw.buffer or select.select([raw.socket], [], [], seconds)[0]
 
 
 def multiplexed(meeting, index, seed):
     """A server and client in one, that comes back under its name whenever it has vanished."""
     choose = random.Random(f"{seed} {index}")
     peer, ends = server(meeting.relay, f"box-{index}", raw=True), {}
-    for _ in range(STEPS):
+    while not meeting.over.is_set():
         if choose.random() < 0.004:
             peer.raw.reset() if choose.random() < 0.5 else peer.raw.socket.close()
             peer, ends = server(meeting.relay, f"box-{index}", raw=True), {}
             meeting.counts["vanished"] += 1
-        if len(ends) < 2 or choose.random() < 0.05:
+        if len(ends) < 2 or len(ends) < 30 and choose.random() < 0.05:
             port = next(meeting.ports)
             more = {"credit": choose.choice([1, 1000, WINDOW, 1 << 20])} if choose.random() < 0.5 else {}
             channel = peer.open(f"box-{choose.randrange(PEERS + 1)}", port, **more)  # One of them is nobody.
             ends[channel.number] = End(meeting, channel, port, False)
-        while peer.raw.buffer or select.select([peer.raw.socket], [], [], 0)[0]:
+        while is_heard(peer.raw):
             peer.pump()
         while peer.new:
             channel = peer.new.popleft()
@@ -152,30 +160,32 @@ def multiplexed(meeting, index, seed):
             else:
                 channel.accept(choose.choice([1, 1000, WINDOW, 1 << 20]))
                 ends[channel.number] = End(meeting, channel, channel.fields["port"], True)
+        has_spoken = False
         for end in list(ends.values()):
             end.take_all()
             for _ in range(choose.randrange(3)):
-                end.act(choose)
+                has_spoken |= end.act(choose)
             if end.is_over:
                 del ends[end.channel.number]
+        if not has_spoken:
+            is_heard(peer.raw, 0.05)  # Nothing can be said before something is heard, or a while has passed.
         assert not peer.strays, peer.strays
     peer.raw.socket.close()
 
 
 def visitor(meeting, index, seed):
     """A clean client that comes again and again."""
-    choose = random.Random(f"{seed} visitor {index}")
-    for _ in range(VISITS):
+    choose, visits = random.Random(f"{seed} visitor {index}"), 0
+    while visits < VISITS:
         port = next(meeting.ports)
+        if choose.random() < 0.1:
+            knock(meeting.relay, f"box-{choose.randrange(PEERS)}", port).reset()
         with knock(meeting.relay, f"box-{choose.randrange(PEERS + 1)}", port) as raw:
-            if choose.random() < 0.1:
-                raw.reset()
-                continue
             status = raw.read_response().status
             assert status in (101, 418, 502), status
             if status == 101:
                 visit(raw, choose, Said(2 * port), Heard(2 * port + 1))
-                meeting.counts["visits"] += 1
+                visits += 1
 
 
 def visit(raw, choose, said, heard):
@@ -185,7 +195,7 @@ def visit(raw, choose, said, heard):
         opcode = {BINARY: wire.BINARY, TEXT: wire.TEXT}[sent] if is_first else wire.CONTINUATION
         if not raw.try_send(frame(opcode, piece, fin=not more)):
             return
-        while raw.buffer or select.select([raw.socket], [], [], 0)[0]:
+        while is_heard(raw):
             try:
                 opcode, payload, is_last = raw.read_fragment()
             except wire.Ended:
@@ -209,11 +219,16 @@ def test_whatever_peers_do_each_channel_carries_what_was_said_and_nothing_is_lef
     with Bystander(relay) as bystander:
         descriptors, before = relay.descriptors, relay.resident_bytes
         meeting = Meeting(relay)
-        working = [begun(multiplexed, meeting, index, seed) for index in range(PEERS)]
-        working += [begun(visitor, meeting, index, seed) for index in range(4)]
-        for each in working:
-            each.result(9 * DEADLINE)
-        assert min(meeting.counts[what] for what in ("ends", "bytes", "vanished", "visits")) > 0, meeting.counts
+        peers = [begun(multiplexed, meeting, index, seed) for index in range(PEERS)]
+        visitors = [begun(visitor, meeting, index, seed) for index in range(VISITORS)]
+        try:
+            for each in visitors:
+                each.result(9 * DEADLINE)
+        finally:
+            meeting.over.set()
+            for each in peers:
+                each.result(DEADLINE)
+        assert min(meeting.counts[what] for what in ("ends", "bytes", "vanished")) > 0, meeting.counts
         eventually(lambda: len(channels(relay)) == 1, "only the bystander's channel is left")
         eventually(lambda: relay.descriptors <= descriptors, "every descriptor is closed")
         assert relay.resident_bytes - before < 48 << 20
