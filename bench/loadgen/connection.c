@@ -50,6 +50,10 @@ struct connection *connection_open(const struct target *target, uint32_t source,
         make(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), target, events, owner);
     connection->state = CONNECTING;
     send_at_once(connection->fd);
+    if (target->receiveBytes > 0) {
+        // Before connecting, for it bounds the window that is offered (tcp(7)).
+        setsockopt(connection->fd, SOL_SOCKET, SO_RCVBUF, &target->receiveBytes, sizeof target->receiveBytes);
+    }
     if ((ntohl(target->address) >> 24) == 127) {
         int on = 1;
         struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7F000001u + source)};
@@ -241,12 +245,23 @@ static size_t take_handshake(struct connection *connection, const char *bytes, s
 static size_t take(struct connection *connection, char *bytes, size_t length) {
     size_t taken = 0;
     if (connection->state == SHAKING_HANDS) taken = take_handshake(connection, bytes, length);
-    while (connection->state == OPEN && !connection->closeIsReceived) {
+    while (connection->state == OPEN && !connection->closeIsReceived && !connection->isPaused) {
         size_t frame = take_frame(connection, bytes + taken, length - taken);
         if (frame == 0) break;
         taken += frame;
     }
     return taken;
+}
+
+/// Watches for output as well, or no longer.
+static void watch(struct connection *connection, bool wantsOutput) {
+    connection->isWaitingForWritable = wantsOutput;
+    loop_watch(connection, false, (connection->isPaused ? 0 : EPOLLIN) | (wantsOutput ? EPOLLOUT : 0));
+}
+
+void connection_pause(struct connection *connection) {
+    connection->isPaused = true;
+    watch(connection, connection->isWaitingForWritable);
 }
 
 /// Receives once; false where nothing came.
@@ -315,8 +330,7 @@ void connection_flush(struct connection *connection) {
         if (count > 0) {
             connection->outputSent += (size_t)count;
         } else if (errno == EAGAIN) {
-            if (!connection->isWaitingForWritable) loop_watch(connection, false, EPOLLIN | EPOLLOUT);
-            connection->isWaitingForWritable = true;
+            if (!connection->isWaitingForWritable) watch(connection, true);
             return;
         } else if (errno == EPIPE || errno == ECONNRESET) {
             return;  // Receiving tells what happened.
@@ -326,10 +340,7 @@ void connection_flush(struct connection *connection) {
     }
     output->length = 0;
     connection->outputSent = 0;
-    if (connection->isWaitingForWritable) {
-        connection->isWaitingForWritable = false;
-        loop_watch(connection, false, EPOLLIN);
-    }
+    if (connection->isWaitingForWritable) watch(connection, false);
     if (connection->isServer && connection->closeIsReceived) closed(connection);
 }
 

@@ -35,7 +35,7 @@ struct connection {
     enum { LISTENING, CONNECTING, SECURING, SHAKING_HANDS, OPEN, CLOSED } state;
     bool isServer;  // A back end's end, which was accepted.
     bool closeIsSent, closeIsReceived;
-    bool isQueuedForFlush, isWaitingForWritable;
+    bool isQueuedForFlush, isWaitingForWritable, isPaused;
     bool isInsideMessage;
     enum opcode messageOpcode;  // Of the fragmented message in `message`.
     struct tls *tls;  // NULL: plain.
@@ -64,6 +64,9 @@ void connection_send(struct connection *connection, enum opcode opcode, const vo
 /// other call on the connection may come between.
 char *connection_begin(struct connection *connection, enum opcode opcode, size_t length);
 void connection_end(struct connection *connection);
+
+/// Reads nothing more: the reader has stopped.
+void connection_pause(struct connection *connection);
 
 /// Starts the closing handshake with 1000; ends in `closed` (RFC 6455 §7.1.1: the server closes the socket).
 void connection_close(struct connection *connection);

@@ -47,9 +47,12 @@ size_t handshake_write(struct handshake *handshake, const struct target *target,
     EVP_EncodeBlock((unsigned char *)key, (const unsigned char *)nonce, 16);
     write_accept(handshake->expectedAccept, key, 24);
     inet_ntop(AF_INET, &target->address, host, sizeof host);
+    handshake->subprotocol = target->subprotocol;
     int length = snprintf(head, capacity,
         "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n", target->path, host, target->port, key);
+        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n", target->path, host, target->port, key,
+        target->subprotocol ? "Sec-WebSocket-Protocol: " : "", target->subprotocol ? target->subprotocol : "",
+        target->subprotocol ? "\r\n" : "");
     return (size_t)length;
 }
 
@@ -70,6 +73,12 @@ static const char *find_field(const char *line, const char *end, const char *nam
     return NULL;
 }
 
+static bool has_field(const char *line, const char *end, const char *name, const char *expected) {
+    size_t length = 0;
+    const char *value = find_field(line, end, name, &length);
+    return value != NULL && length == strlen(expected) && memcmp(value, expected, length) == 0;
+}
+
 size_t handshake_check(const struct handshake *handshake, const char *bytes, size_t length) {
     const char *end = memmem(bytes, length, "\r\n\r\n", 4);
     if (end == NULL) {
@@ -80,11 +89,12 @@ size_t handshake_check(const struct handshake *handshake, const char *bytes, siz
     if (statusEnd - bytes < 12 || memcmp(bytes, "HTTP/1.1 101", 12) != 0) {
         fail(EXIT_LOST, "a handshake was answered \"%.*s\"", (int)(statusEnd - bytes), bytes);
     }
-    size_t valueLength = 0, expectedLength = strlen(handshake->expectedAccept);
-    const char *value = find_field(statusEnd + 2, end, "sec-websocket-accept:", &valueLength);
-    if (value == NULL || valueLength != expectedLength
-        || memcmp(value, handshake->expectedAccept, expectedLength) != 0) {
+    if (!has_field(statusEnd + 2, end, "sec-websocket-accept:", handshake->expectedAccept)) {
         fail(EXIT_LOST, "a handshake was answered without the right Sec-WebSocket-Accept");
+    }
+    if (handshake->subprotocol != NULL
+        && !has_field(statusEnd + 2, end, "sec-websocket-protocol:", handshake->subprotocol)) {
+        fail(EXIT_LOST, "a handshake was answered without the subprotocol %s", handshake->subprotocol);
     }
     return (size_t)(end + 4 - bytes);
 }

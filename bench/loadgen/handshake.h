@@ -6,17 +6,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY` or `wss://…`.
+/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY` or `wss://…`, and how to meet it.
 struct target {
     bool isTLS;
     uint32_t address;  // Network byte order.
     uint16_t port;  // Host byte order.
     char path[512];  // Request target; at least "/".
+    const char *subprotocol;  // Offered, and expected in the answer (RFC 6455 §1.9); NULL: none.
+    int receiveBytes;  // SO_RCVBUF of a client, of which the kernel makes twice as much; 0: the system's.
 };
 
-/// What is remembered between request and answer: base64 of SHA-1 over the key (§4.2.2).
+/// What is remembered between request and answer: base64 of SHA-1 over the key (§4.2.2), and the subprotocol.
 struct handshake {
     char expectedAccept[29];
+    const char *subprotocol;
 };
 
 /// Parses such an address; ends the run with EXIT_USAGE where it is none.
@@ -27,7 +30,7 @@ size_t handshake_write(struct handshake *handshake, const struct target *target,
                        size_t capacity);
 
 /// Looks for the whole answer at the front of `bytes`; returns its length, 0 where more must come. Ends the run where
-/// the answer is not 101 with the right Sec-WebSocket-Accept.
+/// the answer is not 101 with the right Sec-WebSocket-Accept and subprotocol.
 size_t handshake_check(const struct handshake *handshake, const char *bytes, size_t length);
 
 /// A back end's answer to the whole request at the front of `bytes`, into `head`; `*taken` is the request's length, 0

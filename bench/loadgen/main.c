@@ -16,6 +16,7 @@ static const struct scenario scenarios[] = {
     {"setup", "connections that open, send one message, get it back and close", setup_run},
     {"forward", "messages through the tunnel instructions, client end to server end", forward_run},
     {"replace", "the same while `forward to server` is replaced over and over", replace_run},
+    {"channel", "messages through channels of relay.v1, client to server and back", channel_run},
     {"idle", "connections that say nothing", idle_run},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
@@ -35,7 +36,9 @@ static void print_usage(void) {
          "  --burst N              messages that fall due together at a fixed rate (1)\n"
          "  --warmup SECONDS       before measuring (1)\n"
          "  --seconds SECONDS      measured window (3)\n"
-         "  --credential-file FILE admin credential (replace)\n"
+         "  --credential-file FILE admin credential (replace, channel)\n"
+         "  --servers N            connections of servers that carry the channels; without it, one per pair (channel)\n"
+         "  --multiplexed N        connections of clients that do; without it, clean ones, one per pair (channel)\n"
          "  --body-file FILE       body of `forward to server`; up to 8, put in turn (replace)\n"
          "  --every MILLISECONDS   between replacements (50)\n"
          "  --connections N        idle connections (10000)\n"
@@ -104,6 +107,8 @@ static struct options parse(int count, char **arguments) {
         else if (strcmp(name, "--settle") == 0) options.settle = (int64_t)(number_of(name, value, 0, 3600) * 1e9);
         else if (strcmp(name, "--every") == 0) options.replaceEvery = (int64_t)(number_of(name, value, 1, 1e6) * 1e6);
         else if (strcmp(name, "--connections") == 0) options.connections = (uint32_t)number_of(name, value, 1, 1e6);
+        else if (strcmp(name, "--servers") == 0) options.servers = (uint32_t)number_of(name, value, 1, 10000);
+        else if (strcmp(name, "--multiplexed") == 0) options.multiplexed = (uint32_t)number_of(name, value, 1, 10000);
         else if (strcmp(name, "--credential-file") == 0) options.credential = text_of(value);
         else if (strcmp(name, "--body-file") == 0) {
             if (options.bodyCount == BODIES) fail(EXIT_USAGE, "--body-file: at most %d", BODIES);

@@ -96,7 +96,11 @@ static void check(const struct pair *pair, uint64_t sequence, uint64_t sent, con
 }
 
 void pairs_arrived(struct pair *pair, const char *payload, size_t length) {
+    const struct load *load = run.load;
     check(pair, pair->arrived, pair->sent, payload, length);
+    if (run.isMeasured && load->arrived != NULL) {
+        load->arrived(pair->startedAt[pair->arrived % load->inFlight], loop_time());
+    }
     pair->arrived += 1;
 }
 
@@ -227,6 +231,7 @@ void pairs_run(const struct load *load, struct measurement *measurement) {
     if (run.pairs == NULL) fail(EXIT_LOST, "out of memory");
     make_payload_template(load->payloadBytes);
     set_up();
+    if (load->prepared != NULL) load->prepared();
 
     run.isSending = true;
     run.paceStarted = now();

@@ -55,12 +55,16 @@ struct load {
     size_t payloadBytes;
     double messagesPerSecond;  // Relayed; 0: closed loop.
     int64_t warmup, duration;  // Nanoseconds.
+    /// Called once when all pairs are set up, before the first message; may be NULL.
+    void (*prepared)(void);
     /// Called once per turn while the load runs, `isMeasured` in the measured window; may be NULL.
     void (*everyTurn)(int64_t time, bool isMeasured);
     /// Called once when sending has ended, before the pairs drain; may be NULL.
     void (*ended)(void);
     /// Called for every message delivered in the measured window; may be NULL.
     void (*observed)(int64_t startedAt, int64_t deliveredAt);
+    /// Called for every message that reaches the far end of two hops in the measured window; may be NULL.
+    void (*arrived)(int64_t startedAt, int64_t arrivedAt);
 };
 
 struct measurement {

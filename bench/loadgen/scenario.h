@@ -11,6 +11,8 @@ struct options {
     pid_t process;
     const struct target *backend;  // Where to listen, behind a proxy; NULL: nowhere.
     uint32_t pairs, inFlight, burst, connections, concurrency;
+    uint32_t servers, multiplexed;  // Connections that carry channels, of servers (0: one per pair) and clients (0: clean).
+    uint32_t serverSource;  // Number of the address that servers come from: see `connection_open`.
     size_t payloadBytes;
     double messagesPerSecond;
     int64_t warmup, duration, settle, replaceEvery;  // Nanoseconds.
@@ -30,6 +32,7 @@ void pair_run(const struct options *options);
 void setup_run(const struct options *options);
 void forward_run(const struct options *options);
 void replace_run(const struct options *options);
+void channel_run(const struct options *options);
 void idle_run(const struct options *options);
 
 /// The load that the options describe, without dialect and hooks.
