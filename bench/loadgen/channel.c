@@ -49,13 +49,14 @@ static bool is_neighbour(const struct channel *channel) {
     return channel->port >= pairs_load()->pairs;
 }
 
-struct connection *channel_connect_clean(struct target *target, uint32_t port, const struct connection_events *events,
-                                         void *owner) {
+struct connection *channel_connect_clean(struct target *target, const char *server, uint32_t port,
+                                         const struct connection_events *events, void *owner) {
     char path[64];
-    snprintf(path, sizeof path, "/c/%s/%u", channel_server(port), port);
-    int receiveBytes = target->receiveBytes;
-    *target = target_at(&run.options->target, path, run.options->credential);
-    target->receiveBytes = receiveBytes;
+    snprintf(path, sizeof path, "/c/%s/%u", server, port);
+    struct target place = target_at(&run.options->target, path, run.options->credential);
+    place.receiveBytes = target->receiveBytes;
+    place.sendBytes = target->sendBytes;
+    *target = place;
     return connection_open(target, port / CLIENTS_PER_SOURCE, NULL, events, owner);
 }
 
@@ -133,19 +134,22 @@ static void open_pair(struct pair *pair) {
         struct multiplex *client = &run.clients[pair->index % run.options->multiplexed];
         link->near = multiplex_connect(client, channel_server(pair->index), pair->index, link);
     } else {
-        pair->client = channel_connect_clean(&link->target, pair->index, &cleanEvents, link);
+        pair->client = channel_connect_clean(
+            &link->target, channel_server(pair->index), pair->index, &cleanEvents, link);
     }
 }
 
 static const struct dialect channelDialect = {.open = open_pair, .send = send_payload, .hops = 2};
 
-static struct multiplex *open_all(uint32_t count, bool areServers) {
+static struct multiplex *open_all(uint32_t count, bool areServers, int receiveBytes) {
     const struct options *options = run.options;
+    struct target relay = areServers && options->serverTarget ? *options->serverTarget : options->target;
+    relay.receiveBytes = receiveBytes;
     struct multiplex *all = calloc(count, sizeof *all);
     if (all == NULL) fail(EXIT_LOST, "out of memory");
     for (uint32_t i = 0; i < count; i++) {
-        multiplex_open(&all[i], &options->target, options->credential, areServers ? channel_server(i) : NULL,
-                       areServers ? options->serverSource : 0, areServers ? &farEvents : &nearEvents);
+        multiplex_open(&all[i], &relay, options->credential, areServers ? channel_server(i) : NULL, 0,
+                       areServers ? &farEvents : &nearEvents);
     }
     for (uint32_t i = 0; i < count; i++) {
         while (!all[i].isOpen) loop_turn(1000000);
@@ -154,14 +158,14 @@ static struct multiplex *open_all(uint32_t count, bool areServers) {
 }
 
 void channel_run_load(struct load *load, const struct options *options, const struct neighbours *neighbours,
-                      struct measurement *measurement) {
+                      int serverReceiveBytes, struct measurement *measurement) {
     run.options = options;
     run.neighbours = neighbours;
     run.links = calloc(load->pairs, sizeof *run.links);
     if (run.links == NULL) fail(EXIT_LOST, "out of memory");
     run.serverCount = options->servers > 0 ? options->servers : load->pairs;
-    run.servers = open_all(run.serverCount, true);
-    run.clients = open_all(options->multiplexed, false);
+    run.servers = open_all(run.serverCount, true, serverReceiveBytes);
+    run.clients = open_all(options->multiplexed, false, 0);
     load->dialect = &channelDialect;
     if (neighbours != NULL) load->prepared = neighbours->open;
     pairs_run(load, measurement);
@@ -170,7 +174,7 @@ void channel_run_load(struct load *load, const struct options *options, const st
 void channel_run(const struct options *options) {
     static struct measurement measurement;
     struct load load = load_from(options);
-    channel_run_load(&load, options, NULL, &measurement);
+    channel_run_load(&load, options, NULL, 0, &measurement);
     printf("{\"scenario\": \"channel\", ");
     measurement_print_json(&load, &measurement);
     printf("}\n");

@@ -21,13 +21,13 @@ struct neighbours {
 };
 
 /// Runs a load over channels, beside `neighbours` (NULL: none); the load's hooks are the caller's.
+/// `serverReceiveBytes` is SO_RCVBUF of the servers' connections; 0: the system's.
 void channel_run_load(struct load *load, const struct options *options, const struct neighbours *neighbours,
-                      struct measurement *measurement);
+                      int serverReceiveBytes, struct measurement *measurement);
 
-/// A clean client of the server that carries the channel at `port`. `target`, of which `receiveBytes` is read and the rest
-/// is written, must stay.
-struct connection *channel_connect_clean(struct target *target, uint32_t port, const struct connection_events *events,
-                                         void *owner);
+/// A clean client of `server` at `port`. `target` must stay; of it only the sizes of buffers are read.
+struct connection *channel_connect_clean(struct target *target, const char *server, uint32_t port,
+                                         const struct connection_events *events, void *owner);
 
 /// The port of neighbour number `neighbour`, and the server that carries the channel at a port.
 uint32_t channel_port(uint32_t neighbour);

@@ -15,9 +15,9 @@ struct target target_parse(const char *url) {
     struct target target = {.path = "/"};
     char scheme[4], host[64], rest[500] = "";
     unsigned port;
-    if (sscanf(url, "%3[ws]://%63[^:/?]:%u%499s", scheme, host, &port, rest) < 3 || port == 0 || port > 65535
-        || (strcmp(scheme, "ws") != 0 && strcmp(scheme, "wss") != 0)) {
-        fail(EXIT_USAGE, "%s is not ws://ADDRESS:PORT or wss://ADDRESS:PORT with an optional path", url);
+    if (sscanf(url, "%3[cpstw]://%63[^:/?]:%u%499s", scheme, host, &port, rest) < 3 || port == 0 || port > 65535
+        || (strcmp(scheme, "ws") != 0 && strcmp(scheme, "wss") != 0 && strcmp(scheme, "tcp") != 0)) {
+        fail(EXIT_USAGE, "%s is not ws://, wss:// or tcp:// with ADDRESS:PORT and an optional path", url);
     }
     if (strcmp(host, "localhost") == 0) strcpy(host, "127.0.0.1");
     if (inet_pton(AF_INET, host, &target.address) != 1) {

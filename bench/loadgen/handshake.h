@@ -6,14 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY` or `wss://…`, and how to meet it.
+/// Where the relay listens, from `ws://ADDRESS:PORT/PATH?QUERY`, `wss://…` or `tcp://…`, and how to meet it.
 struct target {
     bool isTLS;
     uint32_t address;  // Network byte order.
     uint16_t port;  // Host byte order.
     char path[512];  // Request target; at least "/".
     const char *subprotocol;  // Offered, and expected in the answer (RFC 6455 §1.9); NULL: none.
-    int receiveBytes;  // SO_RCVBUF of a client, of which the kernel makes twice as much; 0: the system's.
+    int receiveBytes, sendBytes;  // SO_RCVBUF and SO_SNDBUF of a client, which the kernel doubles; 0: the system's.
 };
 
 /// What is remembered between request and answer: base64 of SHA-1 over the key (§4.2.2), and the subprotocol.

@@ -17,17 +17,21 @@ static const struct scenario scenarios[] = {
     {"forward", "messages through the tunnel instructions, client end to server end", forward_run},
     {"replace", "the same while `forward to server` is replaced over and over", replace_run},
     {"channel", "messages through channels of relay.v1, client to server and back", channel_run},
+    {"fairness", "the same at a fixed rate, while other channels carry whatever they can", fairness_run},
+    {"stalled", "the same while other channels are full, because their readers have stopped", stalled_run},
+    {"stream", "one TCP stream through a tunnel, from the client to the back end", stream_run},
     {"idle", "connections that say nothing", idle_run},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 
 static void print_usage(void) {
-    puts("usage: loadgen SCENARIO --url ws[s]://ADDRESS:PORT/ [options]\n\nscenarios:");
+    puts("usage: loadgen SCENARIO --url (ws|wss|tcp)://ADDRESS:PORT/ [options]\n\nscenarios:");
     for (int i = 0; i < SCENARIOS; i++) printf("  %-10s%s\n", scenarios[i].name, scenarios[i].summary);
     puts("\noptions:\n"
-         "  --pid N                process of the relay, to read its CPU time and memory\n"
-         "  --backend URL          where to listen: the relay is a proxy, and this is behind it (pair, setup, idle)\n"
+         "  --pid N                process of the relay, to read its CPU time and memory; repeatable (stream)\n"
+         "  --backend URL          where to listen: the relay is a proxy, and this is behind it (pair, setup, idle, stream)\n"
          "  --certificate FILE     certificate and key (PEM) of a back end that is wss://\n"
+         "  --toward client        the stream comes from the back end (stream)\n"
          "  --core N               pin the generator to this core\n"
          "  --pairs N              pairs of connections (100)\n"
          "  --inflight N           messages under way per pair (8)\n"
@@ -36,9 +40,13 @@ static void print_usage(void) {
          "  --burst N              messages that fall due together at a fixed rate (1)\n"
          "  --warmup SECONDS       before measuring (1)\n"
          "  --seconds SECONDS      measured window (3)\n"
-         "  --credential-file FILE admin credential (replace, channel)\n"
-         "  --servers N            connections of servers that carry the channels; without it, one per pair (channel)\n"
-         "  --multiplexed N        connections of clients that do; without it, clean ones, one per pair (channel)\n"
+         "  --credential-file FILE admin credential (replace, and channels)\n"
+         "  --servers N            connections of servers that carry the channels; without it, one per pair\n"
+         "  --multiplexed N        connections of clients that do; without it, clean ones, one per pair\n"
+         "  --server-url URL       where servers connect; without it, where clients do (channels)\n"
+         "  --bulk N               channels that carry whatever they can (fairness; 900)\n"
+         "  --stalled N            channels whose reader has stopped (stalled; 1000)\n"
+         "  --stall MODE           how: clean, client, grants or server (stalled; clean)\n"
          "  --body-file FILE       body of `forward to server`; up to 8, put in turn (replace)\n"
          "  --every MILLISECONDS   between replacements (50)\n"
          "  --connections N        idle connections (10000)\n"
@@ -78,7 +86,8 @@ static void pin(int core) {
 
 static struct options parse(int count, char **arguments) {
     struct options options = {
-        .pairs = 100, .inFlight = 8, .burst = 1, .connections = 10000, .concurrency = 64, .payloadBytes = 64,
+        .pairs = 100, .inFlight = 8, .burst = 1, .connections = 10000, .concurrency = 64, .bulk = 900, .stalled = 1000,
+        .stallMode = "clean", .payloadBytes = 64,
         .warmup = 1000000000, .duration = 3000000000ll, .settle = 1000000000, .replaceEvery = 50000000,
     };
     const char *url = NULL;
@@ -86,7 +95,12 @@ static struct options parse(int count, char **arguments) {
         const char *name = arguments[i], *value = arguments[i + 1];
         if (value == NULL) fail(EXIT_USAGE, "%s needs a value; see loadgen --help", name);
         if (strcmp(name, "--url") == 0) url = value;
-        else if (strcmp(name, "--pid") == 0) options.process = (pid_t)number_of(name, value, 1, 1 << 30);
+        else if (strcmp(name, "--pid") == 0) {
+            if (options.processCount == PROCESSES) fail(EXIT_USAGE, "--pid: at most %d", PROCESSES);
+            options.processes[options.processCount++] = (pid_t)number_of(name, value, 1, 1 << 30);
+            options.process = options.processes[0];
+        }
+        else if (strcmp(name, "--toward") == 0) options.isTowardClient = strcmp(value, "client") == 0;
         else if (strcmp(name, "--core") == 0) pin((int)number_of(name, value, 0, CPU_SETSIZE - 1));
         else if (strcmp(name, "--pairs") == 0) options.pairs = (uint32_t)number_of(name, value, 1, 100000);
         else if (strcmp(name, "--inflight") == 0) options.inFlight = (uint32_t)number_of(name, value, 1, 65536);
@@ -108,6 +122,14 @@ static struct options parse(int count, char **arguments) {
         else if (strcmp(name, "--every") == 0) options.replaceEvery = (int64_t)(number_of(name, value, 1, 1e6) * 1e6);
         else if (strcmp(name, "--connections") == 0) options.connections = (uint32_t)number_of(name, value, 1, 1e6);
         else if (strcmp(name, "--servers") == 0) options.servers = (uint32_t)number_of(name, value, 1, 10000);
+        else if (strcmp(name, "--server-url") == 0) {
+            static struct target server;
+            server = target_parse(value);
+            options.serverTarget = &server;
+        }
+        else if (strcmp(name, "--bulk") == 0) options.bulk = (uint32_t)number_of(name, value, 1, 50000);
+        else if (strcmp(name, "--stalled") == 0) options.stalled = (uint32_t)number_of(name, value, 0, 50000);
+        else if (strcmp(name, "--stall") == 0) options.stallMode = value;
         else if (strcmp(name, "--multiplexed") == 0) options.multiplexed = (uint32_t)number_of(name, value, 1, 10000);
         else if (strcmp(name, "--credential-file") == 0) options.credential = text_of(value);
         else if (strcmp(name, "--body-file") == 0) {

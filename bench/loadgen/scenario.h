@@ -4,15 +4,20 @@
 
 #include "pairs.h"
 
-enum { BODIES = 8 };
+enum { BODIES = 8, PROCESSES = 16 };
 
 struct options {
     struct target target;
-    pid_t process;
+    pid_t process;  // The first of `processCount`.
+    pid_t processes[PROCESSES];
+    int processCount;
     const struct target *backend;  // Where to listen, behind a proxy; NULL: nowhere.
     uint32_t pairs, inFlight, burst, connections, concurrency;
     uint32_t servers, multiplexed;  // Connections that carry channels, of servers (0: one per pair) and clients (0: clean).
-    uint32_t serverSource;  // Number of the address that servers come from: see `connection_open`.
+    uint32_t bulk, stalled;  // Channels beside the measured ones.
+    const char *stallMode;
+    bool isTowardClient;  // A stream goes from the back end to the client.
+    const struct target *serverTarget;  // Where servers connect; NULL: where the clients do.
     size_t payloadBytes;
     double messagesPerSecond;
     int64_t warmup, duration, settle, replaceEvery;  // Nanoseconds.
@@ -33,6 +38,9 @@ void setup_run(const struct options *options);
 void forward_run(const struct options *options);
 void replace_run(const struct options *options);
 void channel_run(const struct options *options);
+void fairness_run(const struct options *options);
+void stalled_run(const struct options *options);
+void stream_run(const struct options *options);
 void idle_run(const struct options *options);
 
 /// The load that the options describe, without dialect and hooks.
