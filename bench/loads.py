@@ -23,6 +23,16 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Fairness(Load):
+    """Interactive messages through channels of one server's connection, and how many others carry bulk."""
+
+    bulk: int = 0
+    # At least, in seconds: a queue takes its time to fill, and a quantile its messages.
+    warmup: float = 2
+    seconds: float = 4
+
+
+@dataclass(frozen=True)
 class Effort:
     rounds: int
     warmup: float
@@ -31,7 +41,8 @@ class Effort:
     kinds: tuple[str, ...]
 
 
-KINDS = ("pairs", "fixed", "growth", "tls", "setup", "idle", "forward", "replace", "shares", "micro")
+KINDS = ("pairs", "fixed", "growth", "tls", "setup", "idle", "forward", "replace", "shares", "channels", "fairness",
+         "stalled", "tunnel", "micro")
 QUICK = Effort(rounds=3, warmup=0.4, seconds=1.2, kinds=("pairs",))
 FULL = Effort(rounds=5, warmup=1, seconds=3, kinds=KINDS)
 
@@ -83,3 +94,13 @@ FORWARD = [
 REPLACE = Load("100 pairs, 64 B, 10 000 per second", 100, 8, 64, 10_000)
 
 SETUP_CONCURRENCY = 64
+
+# Channels: the loads of raw pairs, which they are compared with.
+CHANNELS = [SMALL_SINGLE, SMALL_MANY, MEDIUM, LARGE]
+CROWDED = Fairness("100 interactive channels and 900 of bulk on one server's connection", 100, 64, 64, 4_000, bulk=900)
+SLOW_RATE = "10mbit"
+SLOW = Fairness("10 interactive channels and one of bulk, the server behind 10 Mbit/s", 10, 64, 64, 400, bulk=1)
+STALLED = Load("100 channels, 64 B, 8 in flight", 100, 8, 64)
+STALLED_CHANNELS = 10_000
+# A quarter of the default, so that what ten thousand hold fits into small machines.
+STALLED_CREDIT = "64KiB"

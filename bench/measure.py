@@ -29,33 +29,39 @@ class Bench:
 
     def generate(self, running: Running, scenario: str, arguments: list[str]) -> dict:
         """Runs the generator against a started relay; its report, or a BenchError with its own sentence."""
-        command = [str(self.generator), scenario] + running.arguments() + arguments
+        subject = running.subject
+        scenario = subject.scenario or scenario
+        return self.run_generator(f"{subject.name}, {scenario}", [scenario] + running.arguments() + arguments,
+                                  running.last_words, subject.generator_wrapper)
+
+    def run_generator(self, title: str, arguments: list[str], last_words, wrapper: tuple[str, ...] = ()) -> dict:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=prepare_child(self.generator_core, self.is_realtime))
+            [*wrapper, str(self.generator), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, preexec_fn=prepare_child(self.generator_core, self.is_realtime))
         try:
             output, errors = process.communicate(timeout=GENERATOR_DEADLINE)
         except BaseException as error:
             process.kill()
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                late = f"{running.subject.name}, {scenario}: no end within {GENERATOR_DEADLINE:g} s"
-                raise BenchError(late) from None
+                raise BenchError(f"{title}: no end within {GENERATOR_DEADLINE:g} s") from None
             raise
         if process.returncode != 0:
-            raise BenchError(f"{running.subject.name}, {scenario}: {errors.strip()} {running.last_words()}")
+            raise BenchError(f"{title}: {errors.strip()} {last_words()}")
         return json.loads(output)
 
-    def window(self, warmup: float = 0) -> list[str]:
-        return ["--warmup", str(max(warmup, self.effort.warmup)), "--seconds", str(self.effort.seconds)]
+    def window(self, warmup: float = 0, seconds: float = 0) -> list[str]:
+        return ["--warmup", str(max(warmup, self.effort.warmup)), "--seconds", str(max(seconds, self.effort.seconds))]
 
-    def rounds(self, title: str, subjects: list[Subject], scenario: str, arguments: list[str], summary) -> dict:
+    def rounds(self, title: str, subjects: list[Subject], scenario: str, arguments: list[str], summary,
+               window: list[str] | None = None) -> dict:
         """Results by subject, one of each round; `summary` is what to say of one."""
+        window = window or self.window()
         results = {subject.name: [] for subject in subjects}
         for number in range(self.effort.rounds):
             for subject in subjects:
                 with self.start(subject) as running:
-                    result = self.generate(running, scenario, arguments + self.window())
+                    result = self.generate(running, scenario, arguments + window)
                 results[subject.name].append(result)
                 say(f"{title}  {number + 1}/{self.effort.rounds}  {subject.name:<17} {summary(result)}")
         return results
@@ -98,7 +104,7 @@ class Bench:
         return results
 
     def replacing(self, subject: Subject, running: Running) -> list[str]:
-        arguments = ["--credential-file", str(subject.credential(running.directory))]
+        arguments = []
         for number, body in enumerate(subject.bodies):
             path = running.directory / f"body{number}.txt"
             path.write_text(body)

@@ -16,22 +16,23 @@ BIG_BUFFER_KIBIBYTES = 64
 
 
 def relayd(binary: Path, name: str, what: str, script: Path, compared_with: tuple[str, ...] = (), io: str = "auto",
-           query: str = "", certificate: Certificate | None = None, wrapper: tuple[str, ...] = ()) -> Subject:
-    """relayd with one loop; `wrapper` is a program that it runs under."""
+           query: str = "", certificate: Certificate | None = None, wrapper: tuple[str, ...] = (),
+           address: str = "127.0.0.1:0", limits: tuple[str, ...] = (), **more) -> Subject:
+    """relayd with one loop; `wrapper` is a program that it runs under, `more` is of the subject."""
 
     def command(place: Place) -> list[str]:
         scheme = "wss" if certificate else "ws"
         tls = ["--tls-certificate", certificate.certificate, "--tls-key", certificate.key] if certificate else []
-        return [*wrapper, binary, "serve", "--listen", f"{scheme}://127.0.0.1:0{query}", "--state",
+        return [*wrapper, binary, "serve", "--listen", f"{scheme}://{address}{query}", "--state",
                 place.directory / "state", "--script", script, "--loops", "1", "--io", io,
-                "--limit", "connectionsPerAddress=100000", *tls]
+                *(f"--limit={limit}" for limit in ("connectionsPerAddress=100000", *limits)), *tls]
 
     body = (ROOT / "scripts/tunnel/forward to server.lua").read_text().strip()
     return Subject(
         name, what, command, compared_with=compared_with,
         credential=lambda directory: directory / "state" / "admin.credential",
         # Two texts that do the same: every replacement is a change.
-        bodies=(body, f"--[[ the other one ]] {body}"))
+        bodies=(body, f"--[[ the other one ]] {body}"), **more)
 
 
 def haproxy(name: str, what: str, has_big_buffers: bool = False, certificate: Certificate | None = None,
@@ -111,6 +112,13 @@ def node_pair(name: str, what: str, forward: str | None = None) -> Subject:
     """The Node relay of raw pairs; `forward` is what hands a message on, where it is not the usual."""
     options = ["--forward", forward] if forward else []
     return Subject(name, what, lambda place: ["node", NODE_PEERS / "node-pair.mjs", *options])
+
+
+def node_channel(name: str, what: str, forward: str | None = None, options: tuple[str, ...] = ()) -> Subject:
+    """The Node relay of channels; `forward` is what hands a piece of a message on, where it is not the usual."""
+    faults = ["--forward", forward] if forward else []
+    return Subject(name, what, lambda place: ["node", NODE_PEERS / "node-channel.mjs", *faults], scenario="channel",
+                   options=options)
 
 
 def node_livecode(name: str, what: str, log_lines: bool) -> Subject:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+import channel_report
 import targets
 from figures import (NOISE_SHARE, cpu, is_noisy, median, median_of, ratios_of, spread, table, values)
 from relays import CIPHER, NODE_PEERS, ROOT
@@ -36,6 +37,11 @@ class Findings:
     replace_load: str = ""
     replace: dict[str, list[dict]] = field(default_factory=dict)
     shares: dict | None = None
+    # Channels: by load and way, by place and what is beside, by way to stall; and by direction and tunnel.
+    channels: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
+    fairness: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
+    stalled: dict[str, list[dict]] = field(default_factory=dict)
+    tunnel: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
     # A result of each benchmark.
     micro: list[dict] = field(default_factory=list)
     # By section, the subjects that were measured in it.
@@ -278,6 +284,13 @@ def render(findings: Findings) -> str:
                 shares_section(findings.shares) if findings.shares else ""),
         chapter("Changing while it runs", "replace",
                 replace_section(findings.replace_load, findings.replace) if findings.replace else ""),
+        chapter("Messages through channels", "channels", *each(findings.channels, "channels")),
+        chapter("Turns", "fairness",
+                *(channel_report.fairness_section(*found) for found in findings.fairness.items())),
+        chapter("Readers that stop", "stalled",
+                channel_report.stalled_section(findings.stalled) if findings.stalled else ""),
+        chapter("Tunnels", "tunnel",
+                *(channel_report.tunnel_section(*found, subjects["tunnel"]) for found in findings.tunnel.items())),
         chapter("Micro-benchmarks", "micro", micro_section(findings.micro) if findings.micro else ""),
         "## Machine, versions, method\n",
         table(["what", "which"], facts),

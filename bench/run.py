@@ -11,11 +11,13 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+import channels
 import loads
 import micro
 import relays
 import report
 import shares
+import tunnel
 from measure import Bench, say
 from relays import BIG_BUFFER_KIBIBYTES as BIG, ROOT
 from subjects import BenchError, Subject, make_certificate, raise_file_limit
@@ -138,6 +140,30 @@ class Run:
             self.findings.subjects["replace"] = [subject]
             self.findings.replace_load = loads.REPLACE.name
             self.findings.replace = self.bench.replace(subject, loads.REPLACE)
+
+    # Channels
+
+    def channels(self) -> None:
+        for load in loads.CHANNELS:
+            subjects = channels.peers()
+            for io in self.interfaces:
+                subjects += channels.ways(self.name_of(io), lambda name, what, **more: relays.relayd(
+                    self.binary, name, what, relays.PAIR_SCRIPT, io=io, **more), load.pairs)
+            self.findings.subjects["channels"] = subjects
+            self.findings.channels[load.name] = self.bench.messages("pair", subjects, load)
+
+    def fairness(self) -> None:
+        for io in self.interfaces[:1]:
+            self.findings.subjects["fairness"], self.findings.fairness = channels.fairness(self.bench, self.binary, io)
+
+    def stalled(self) -> None:
+        for io in self.interfaces[:1]:
+            self.findings.subjects["stalled"], self.findings.stalled = channels.stalled(self.bench, self.binary, io)
+
+    def tunnel(self) -> None:
+        every = self.findings.subjects["tunnel"] = tunnel.tunnels(
+            self.binary, self.interfaces, self.certificate, self.name_of)
+        self.findings.tunnel = tunnel.measure(self.bench, every)
 
     def shares(self) -> None:
         if not self.interfaces:

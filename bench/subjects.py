@@ -107,6 +107,11 @@ class Subject:
     # Where the admin credential is, given the directory, and the texts of `forward to server` to put in turn.
     credential: callable = None
     bodies: tuple[str, ...] = ()
+    # What the generator does with it, and further options, where that is not the kind's own scenario.
+    scenario: str = ""
+    options: tuple[str, ...] = ()
+    # What the generator runs under.
+    generator_wrapper: tuple[str, ...] = ()
     # Names of the peers that it makes sense to compare it with.
     compared_with: tuple[str, ...] = ()
 
@@ -134,11 +139,13 @@ class Running:
     def arguments(self) -> list[str]:
         """What the load generator has to know."""
         known = ["--url", self.url, "--pid", str(self.pid)]
+        if self.subject.credential:
+            known += ["--credential-file", str(self.subject.credential(self.directory))]
         if self.subject.proxy_schemes:
             known += ["--backend", f"{self.subject.proxy_schemes[1]}://127.0.0.1:{self.place.backend_port}"]
         if self.subject.certificate:
             known += ["--certificate", str(self.subject.certificate.both)]
-        return known
+        return known + list(self.subject.options)
 
     def _wait_for_port(self) -> str:
         deadline = time.monotonic() + READY_DEADLINE

@@ -1,5 +1,6 @@
 """What the project asks of itself, and whether it was reached."""
 
+import channels
 import loads
 from figures import cpu, median, median_of, ratios_of, table, verdict
 
@@ -19,6 +20,13 @@ FORWARD_MICROSECONDS = 4.0
 FORWARD_RATIO = 8.0 / 112.0
 IDLE_BYTES = {"plain": 1024, "TLS": 14 * 1024}
 REPLACE_MILLISECONDS = 2.0
+# CPU per message of a channel, to the raw pair path's of the same run.
+CHANNEL_RATIO = 1.2
+# Interactive messages beside bulk: there and back at line rate, p99; and by how much a slow link's p99 may grow.
+INTERACTIVE_MILLISECONDS = 50.0
+# Channels beside stalled ones, messages per second to those without.
+STALLED_SPEED = 0.9
+TUNNEL_RATIO = 2.0
 
 
 def replace_delays(results: dict[str, list[dict]]) -> list[float]:
@@ -90,9 +98,58 @@ def other_rows(findings, ours: str) -> list[list[str]]:
     return rows
 
 
+def at_least(what: str, target: float, measured: float) -> list[str]:
+    return [what, f"≥ {target:.2f}", f"{measured:.2f}",
+            "met" if measured >= target else f"missed by {(1 - measured / target) * 100:.0f} %"]
+
+
+def channel_table(results: dict[str, dict]) -> str:
+    if not any(channels.PIPE in found for found in results.values()):
+        return ""
+    rows = []
+    for load, found in results.items():
+        ratios = [median(ratios_of(found, way, channels.PIPE)) for way in channels.WAYS]
+        rows.append([load] + [f"{ratio:.2f} {verdict(ratio, CHANNEL_RATIO)}" for ratio in ratios])
+    return (f"CPU per message of a channel, to `{channels.PIPE}`, median of the ratios within a round (≤ {CHANNEL_RATIO}):\n\n"
+            + table(["load", *channels.WAYS], rows))
+
+
+def turn_rows(findings) -> list[list[str]]:
+    """Interactive messages beside bulk."""
+    rows = []
+    if loads.CROWDED.name in findings.fairness:
+        beside = findings.fairness[loads.CROWDED.name]["beside bulk"]
+        rows.append(at_most(f"{loads.CROWDED.name}: p99 there and back, ms", INTERACTIVE_MILLISECONDS,
+                            median_of(beside, "latencyMicroseconds", "p99") / 1e3))
+    if loads.SLOW.name in findings.fairness:
+        found = findings.fairness[loads.SLOW.name]
+        delays = [(a["arrivalMicroseconds"]["p99"] - b["arrivalMicroseconds"]["p99"]) / 1e3
+                  for a, b in zip(found["beside bulk"], found["alone"])]
+        rows.append(at_most(f"{loads.SLOW.name}: p99 to the server beyond that without bulk, ms",
+                            INTERACTIVE_MILLISECONDS, median(delays)))
+    return rows
+
+
+def channel_rows(findings) -> list[list[str]]:
+    rows = turn_rows(findings)
+    for mode in channels.STALLS:
+        if mode in findings.stalled:
+            credit = median_of(findings.stalled[mode], "stalled", "creditBytes")
+            rows.append(at_most(f"a stalled channel ({mode}), resident bytes, to its credit", credit,
+                                median_of(findings.stalled[mode], "stalled", "bytesEach"), 0))
+            rows.append(at_least("the others' messages per second, to those without it", STALLED_SPEED,
+                                 median(channels.speed_ratios(findings.stalled, mode))))
+    for direction, results in findings.tunnel.items():
+        for name in (findings.ours, f"{findings.ours}, TLS"):
+            if name in results:
+                rows.append(at_least(f"tunnel {direction}, {name}: throughput, to `ssh -L`", TUNNEL_RATIO,
+                                     median(channels.throughput_ratios(results, name, "ssh -L"))))
+    return rows
+
+
 def section(findings) -> str:
-    text = pair_table(findings.pairs, findings.ours)
-    rows = pair_rows(findings, findings.ours) + other_rows(findings, findings.ours)
+    text = pair_table(findings.pairs, findings.ours) + channel_table(findings.channels)
+    rows = pair_rows(findings, findings.ours) + other_rows(findings, findings.ours) + channel_rows(findings)
     if rows:
         text += ("\n" if text else "") + table(["what", "target", "measured", ""], rows)
     return "## Targets\n\n" + text if text else ""

@@ -128,6 +128,7 @@ void fairness_run(const struct options *options) {
     load.everyTurn = send_bulk;
     load.arrived = observe_arrival;
     channel_run_load(&load, options, &bulkNeighbours, SERVER_RECEIVE_BYTES, &measurement);
+    if (measurement.latency.count == 0) fail(EXIT_LOST, "no message came back in the measured window");
     printf("{\"scenario\": \"fairness\", ");
     measurement_print_json(&load, &measurement);
     printf(", \"arrivalMicroseconds\": ");

@@ -127,7 +127,7 @@ static struct options parse(int count, char **arguments) {
             server = target_parse(value);
             options.serverTarget = &server;
         }
-        else if (strcmp(name, "--bulk") == 0) options.bulk = (uint32_t)number_of(name, value, 1, 50000);
+        else if (strcmp(name, "--bulk") == 0) options.bulk = (uint32_t)number_of(name, value, 0, 50000);
         else if (strcmp(name, "--stalled") == 0) options.stalled = (uint32_t)number_of(name, value, 0, 50000);
         else if (strcmp(name, "--stall") == 0) options.stallMode = value;
         else if (strcmp(name, "--multiplexed") == 0) options.multiplexed = (uint32_t)number_of(name, value, 1, 10000);

@@ -42,16 +42,6 @@ static void send_piece(struct channel *channel, const char *bytes, size_t length
     send_frame(channel->multiplex, isLast ? DATA : DATA | MORE, channel->number, bytes, length);
 }
 
-void channel_send(struct channel *channel, const char *bytes, size_t length) {
-    if (channel->waiting.length == 0 && channel->credit >= (int64_t)length) {
-        send_piece(channel, bytes, length, true);
-        return;
-    }
-    uint32_t head = (uint32_t)length;
-    bytes_append(&channel->waiting, &head, sizeof head);
-    bytes_append(&channel->waiting, bytes, length);
-}
-
 static void send_waiting(struct channel *channel) {
     struct bytes *waiting = &channel->waiting;
     while (waiting->length > 0) {
@@ -69,6 +59,17 @@ static void send_waiting(struct channel *channel) {
             memcpy(waiting->start, &length, sizeof length);
         }
     }
+}
+
+void channel_send(struct channel *channel, const char *bytes, size_t length) {
+    if (channel->waiting.length == 0 && channel->credit >= (int64_t)length) {
+        send_piece(channel, bytes, length, true);
+        return;
+    }
+    uint32_t head = (uint32_t)length;
+    bytes_append(&channel->waiting, &head, sizeof head);
+    bytes_append(&channel->waiting, bytes, length);
+    send_waiting(channel);
 }
 
 // MARK: Frames in

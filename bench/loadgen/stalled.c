@@ -19,7 +19,7 @@ enum {
     // What a server sends to one channel at most: more than any credit and any buffer of the kernel's.
     MOST_TO_CLIENT = 16 << 20,
     // A client sends so much beyond the server's credit.
-    BEYOND_CREDIT = 64 << 10,
+    BEYOND_CREDIT = 512 << 10,
     MOST_WAITING = 1 << 20,  // In the server's own output.
     SMALL_RECEIVE_BYTES = 2048,
     PER_MULTIPLEXED = 1000,
