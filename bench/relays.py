@@ -121,6 +121,13 @@ def node_channel(name: str, what: str, forward: str | None = None, options: tupl
                    options=options)
 
 
+def node_tcp(name: str, what: str, forward: str) -> Subject:
+    """A Node proxy of TCP; `forward` is what hands a piece of a stream on."""
+    return Subject(name, what, lambda place: [
+        "node", NODE_PEERS / "node-tcp.mjs", "--port", str(place.port), "--to", str(place.backend_port),
+        "--forward", forward], proxy_schemes=("tcp", "tcp"))
+
+
 def node_livecode(name: str, what: str, log_lines: bool) -> Subject:
     """The Node relay of the tunnel's instructions, with or without node-livecode's log lines."""
     secret = "shared secret"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from relays import ROOT, haproxy, nginx, node_livecode, node_pair
+from relays import ROOT, haproxy, nginx, node_channel, node_livecode, node_pair, node_tcp
 from subjects import BenchError, Running, Subject, make_certificate, raise_file_limit
 
 ALTERED = "was lost, reordered, duplicated or altered"
@@ -69,6 +69,55 @@ PAIR_CASES = [
     ("cuts a connection", "if (fault) { other.terminate() } else { pass(data) }", "the relay cut a connection"),
 ]
 
+# `pass` hands a piece on to the other end of its channel.
+CHANNEL = """(end, bytes, type) => {
+    globalThis.n = (globalThis.n ?? 0) + 1
+    const fault = n === 5000, pass = (bytes) => end.deliver(bytes, type)
+"""
+CHANNEL_CASES = [
+    ("is honest", "pass(bytes)", None),
+    ("cuts messages into pieces", "end.deliver(bytes.subarray(0, 20), type | 0x80); pass(bytes.subarray(20))", None),
+    ("loses a message", "if (!fault) pass(bytes)", ALTERED),
+    ("doubles a message", "pass(bytes); if (fault) pass(bytes)", DOUBLED),
+    ("swaps two messages", "if (fault) { globalThis.held = [end, bytes] } else { pass(bytes) }\n"
+     "if (!fault && globalThis.held?.[0] === end) { pass(held[1]); held = undefined }", ALTERED),
+    ("alters a byte", "if (fault) bytes[60] ^= 1\npass(bytes)", ALTERED),
+    ("joins two messages", "end.deliver(bytes, fault ? type | 0x80 : type)", ALTERED),
+    ("sends to another channel", "if (n === 1) globalThis.first = end\n"
+     "if (n >= 5000 && globalThis.first !== end && !globalThis.done) {\n"
+     "globalThis.done = true; first.deliver(bytes, type) } else { pass(bytes) }", DOUBLED),
+    ("makes a text of a message", "end.deliver(bytes, fault ? type | 1 : type)", "a binary message became a text"),
+    ("sends more than was granted", "pass(fault ? Buffer.alloc(300000) : bytes)",
+     f"got more than was granted|{ALTERED}"),
+    ("sends to a channel that there is not",
+     "if (fault && end.connection) { end.connection.write(type, 4000, bytes) } else { pass(bytes) }\n"
+     "if (fault && !end.connection) n -= 1", "which there is not"),
+    ("closes a channel", "pass(bytes)\n"
+     "if (n >= 5000 && end.connection) end.connection.write(0x15, end.number, Buffer.from('\\x0f\\xa3slow', 'latin1'))",
+     "was told 0x15: 4003 slow"),
+    ("closes a connection", "pass(bytes); if (fault) (end.socket ?? end.connection.socket).close(4003, 'slow')",
+     "closed a connection: 4003 slow"),
+    ("cuts a connection", "pass(bytes); if (fault) (end.socket ?? end.connection.socket).terminate()",
+     "the relay cut a connection"),
+]
+CHANNEL_WAYS = {"clean": (), "multiplexed": ("--multiplexed", "3", "--servers", "2")}
+
+# `pass` sends a piece of the stream on.
+STREAM = """(pass, bytes, socket) => {
+    globalThis.n = (globalThis.n ?? 0) + 1
+    const fault = n === 500
+"""
+STREAM_CASES = [
+    ("is honest", "pass(bytes)", None),
+    ("loses a piece", "if (!fault) pass(bytes)", "bytes were lost"),
+    ("doubles a piece", "pass(bytes); if (fault) pass(bytes)", "bytes were lost"),
+    ("swaps two pieces", "if (fault) { globalThis.held = bytes } else { pass(bytes) }\n"
+     "if (n === 501) pass(held)", "bytes were lost"),
+    ("alters a byte", "if (fault) bytes[7] ^= 1\npass(bytes)", "bytes were lost"),
+    ("cuts a connection", "pass(bytes); if (fault) socket.destroy()", "the stream ended behind|receive:|send:"),
+    ("ends a stream early", "if (!fault) { pass(bytes) } else { socket.end() }", "the stream ended behind|bytes were lost|send:"),
+]
+
 
 def judge(generator: Path, subject: Subject, directory: Path, scenario: str, options: list[str]) -> tuple[int, str]:
     """The generator's exit code and what it said; -1 where it did not come that far."""
@@ -93,6 +142,14 @@ def cases(directory: Path):
         yield f"a tunnel that {name}", expected, subject, "replace", ["--credential-file", secret, "--body-file", body]
     for name, rest, expected in PAIR_CASES:
         yield f"a pair that {name}", expected, node_pair("node ws", "", PAIR + rest + "\n}"), "pair", []
+    for way, options in CHANNEL_WAYS.items():
+        for name, rest, expected in CHANNEL_CASES:
+            yield f"a channel ({way}) that {name}", expected, node_channel(
+                "node ws", "", CHANNEL + rest + "\n}", options), "channel", []
+    for name, rest, expected in STREAM_CASES:
+        for direction, options in (("to", []), ("from", ["--toward", "client"])):
+            yield f"a stream {direction} the back end through a tunnel that {name}", expected, node_tcp(
+                "node", "", STREAM + rest + "\n}"), "stream", options
     certificate = make_certificate(directory)
     for subject in (haproxy("HAProxy", ""), nginx("nginx", ""),
                     haproxy("HAProxy with TLS", "", certificate=certificate, secures_backend=True)):

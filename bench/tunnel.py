@@ -6,9 +6,7 @@ decides which two of them meet on which core.
 
 import getpass
 import os
-import re
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -18,7 +16,7 @@ from pathlib import Path
 import relays
 from measure import Bench, say
 from subjects import (READY_DEADLINE, STOP_DEADLINE, BenchError, Certificate, Running, Subject, free_port,
-                      prepare_child)
+                      is_listening, prepare_child)
 
 DIRECTIONS = {"to the exposed end": (), "from the exposed end": ("--toward", "client")}
 # Where OpenSSH's server finds a directory for its unprivileged part; only root's needs one.
@@ -60,10 +58,7 @@ class Processes:
         return running
 
     def wait_for_port(self, port: int) -> None:
-        """Until something listens there; nobody connects, for that would be a stream through the tunnel."""
-        # Local address and state in hexadecimal; 0A is LISTEN (proc_net(5)).
-        line = re.compile(rf"^ *\d+: [0-9A-F]+:{port:04X} \S+ 0A ", re.MULTILINE)
-        self._wait(f"nothing listens on port {port}", lambda: line.search(Path("/proc/net/tcp").read_text()))
+        self._wait(f"nothing listens on port {port}", lambda: is_listening(port))
 
     def wait_for_word(self, word: str) -> None:
         """Until the last that was started has said so on standard error."""
@@ -149,10 +144,10 @@ KbdInteractiveAuthentication no
         if os.geteuid() == 0:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         # sshd starts itself anew for each connection and wants its full path.
-        processes.start(shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin"), "-D", "-e", "-f",
-                        directory / "sshd.conf")
+        processes.start(shutil.which("sshd"), "-D", "-e", "-f", directory / "sshd.conf")
         processes.wait_for_port(port)
-        processes.start("ssh", "-N", "-F", "none", "-p", port, "-i", directory / "user", *(["-c", cipher] if cipher else []),
+        ciphers = ["-c", cipher] if cipher else []
+        processes.start("ssh", "-N", "-F", "none", "-p", port, "-i", directory / "user", *ciphers,
                         "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
                         "-o", f"UserKnownHostsFile={directory}/known", "-o", "ExitOnForwardFailure=yes",
                         "-L", f"127.0.0.1:{processes.near}:127.0.0.1:{processes.far}", f"{getpass.getuser()}@127.0.0.1")
