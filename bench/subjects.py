@@ -84,7 +84,8 @@ def make_certificate(directory: Path) -> Certificate:
     made = Certificate(directory / "certificate.pem", directory / "key.pem", directory / "both.pem")
     done = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-keyout", made.key, "-out", made.certificate], capture_output=True, text=True)
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", made.key, "-out", made.certificate], capture_output=True, text=True)
     if done.returncode != 0:
         raise BenchError(f"openssl made no certificate: {done.stderr.strip()}")
     made.both.write_text(made.certificate.read_text() + made.key.read_text())

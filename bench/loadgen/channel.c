@@ -55,7 +55,6 @@ struct connection *channel_connect_clean(struct target *target, const char *serv
     snprintf(path, sizeof path, "/c/%s/%u", server, port);
     struct target place = target_at(&run.options->target, path, run.options->credential);
     place.receiveBytes = target->receiveBytes;
-    place.sendBytes = target->sendBytes;
     *target = place;
     return connection_open(target, port / CLIENTS_PER_SOURCE, NULL, events, owner);
 }

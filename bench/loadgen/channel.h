@@ -25,7 +25,7 @@ struct neighbours {
 void channel_run_load(struct load *load, const struct options *options, const struct neighbours *neighbours,
                       int serverReceiveBytes, struct measurement *measurement);
 
-/// A clean client of `server` at `port`. `target` must stay; of it only the sizes of buffers are read.
+/// A clean client of `server` at `port`. `target` must stay; of it only `receiveBytes` is read.
 struct connection *channel_connect_clean(struct target *target, const char *server, uint32_t port,
                                          const struct connection_events *events, void *owner);
 

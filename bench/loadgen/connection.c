@@ -44,19 +44,16 @@ static void send_at_once(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-static void set_buffer(int fd, int option, int bytes) {
-    if (bytes > 0) setsockopt(fd, SOL_SOCKET, option, &bytes, sizeof bytes);
-}
-
 struct connection *connection_open(const struct target *target, uint32_t source, struct tls_session **session,
                                    const struct connection_events *events, void *owner) {
     struct connection *connection =
         make(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), target, events, owner);
     connection->state = CONNECTING;
     send_at_once(connection->fd);
-    // Before connecting, for it bounds the window that is offered (tcp(7)).
-    set_buffer(connection->fd, SO_RCVBUF, target->receiveBytes);
-    set_buffer(connection->fd, SO_SNDBUF, target->sendBytes);
+    if (target->receiveBytes > 0) {
+        // Before connecting, for it bounds the window that is offered (tcp(7)).
+        setsockopt(connection->fd, SOL_SOCKET, SO_RCVBUF, &target->receiveBytes, sizeof target->receiveBytes);
+    }
     if ((ntohl(target->address) >> 24) == 127) {
         int on = 1;
         struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7F000001u + source)};

@@ -10,8 +10,9 @@
 
 enum {
     BULK_BYTES = 16 << 10,  // Of a message of bulk: what a program that copies a file sends at a time.
-    // Of a client's socket: the system's would take megabytes each, and TCP's memory for all of them would run out.
-    SEND_BYTES = 64 << 10,
+    // Of a client's bulk, sent and not yet received by the server: more than a channel's credit, so that it always wants
+    // more than it may; but no megabytes in the kernel for each, for TCP's memory for all of them would run out.
+    UNDER_WAY_BYTES = 384 << 10,
     // Of a server's socket: what waits there, because this process has not read it yet, no relay can reorder, and the
     // system's would take megabytes.
     SERVER_RECEIVE_BYTES = 128 << 10,
@@ -26,7 +27,7 @@ struct bulk {
     struct target target;
     bool isOpen;
     size_t offset;  // Within the message that comes.
-    uint64_t received, receivedBefore;  // By the server, in bytes; before the measured window.
+    uint64_t sent, received, receivedBefore;  // In bytes; received before the measured window.
 };
 
 static struct {
@@ -73,7 +74,6 @@ static void open_bulk(void) {
     int64_t started = now();
     for (uint32_t i = 0; i < run.options->bulk; i++) {
         uint32_t port = channel_port(i);
-        run.bulks[i].target.sendBytes = SEND_BYTES;
         run.bulks[i].client =
             channel_connect_clean(&run.bulks[i].target, channel_server(port), port, &bulkEvents, &run.bulks[i]);
         while (run.open <= i) {
@@ -85,7 +85,7 @@ static void open_bulk(void) {
 
 static const struct neighbours bulkNeighbours = {open_bulk, asked, piece};
 
-/// Every client sends on when its socket has taken what it had, in turn.
+/// Every client sends on when the server has got enough of what it has sent, in turn.
 static void send_bulk(int64_t time, bool isMeasured) {
     if (isMeasured) {
         run.endedAt = time;
@@ -95,9 +95,10 @@ static void send_bulk(int64_t time, bool isMeasured) {
         }
     }
     for (uint32_t looked = 0, sent = 0; looked < run.options->bulk && sent < AT_ONCE; looked++) {
-        struct connection *client = run.bulks[run.next++ % run.options->bulk].client;
-        if (client->output.length > 0) continue;
-        connection_send(client, OPCODE_BINARY, run.message, BULK_BYTES);
+        struct bulk *bulk = &run.bulks[run.next++ % run.options->bulk];
+        if (bulk->client->output.length > 0 || bulk->sent - bulk->received >= UNDER_WAY_BYTES) continue;
+        connection_send(bulk->client, OPCODE_BINARY, run.message, BULK_BYTES);
+        bulk->sent += BULK_BYTES;
         sent += 1;
     }
 }

@@ -13,7 +13,7 @@ struct target {
     uint16_t port;  // Host byte order.
     char path[512];  // Request target; at least "/".
     const char *subprotocol;  // Offered, and expected in the answer (RFC 6455 §1.9); NULL: none.
-    int receiveBytes, sendBytes;  // SO_RCVBUF and SO_SNDBUF of a client, which the kernel doubles; 0: the system's.
+    int receiveBytes;  // SO_RCVBUF of a client, which the kernel doubles; 0: the system's.
 };
 
 /// What is remembered between request and answer: base64 of SHA-1 over the key (§4.2.2), and the subprotocol.
