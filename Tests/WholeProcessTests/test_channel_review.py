@@ -278,3 +278,73 @@ def test_a_client_that_goes_while_a_script_decides_is_no_end_of_a_channel(make_r
         assert not slow.new
         assert len(channels(relay)) == 2  # Those that keep `home` and `away` where they are.
         eventually(lambda: relay.descriptors <= before, "they are gone")
+
+
+# Connections away from their app
+
+
+def moved(relay, stack, **options):
+    """A client that lives on the other loop than its app."""
+    home_and_away(relay, stack)
+    client = stack.enter_context(peer(relay, **options))
+    client.open("away")  # It need not be answered: the client joins the loop of its server to ask.
+    client.settle()
+    return client
+
+
+def test_who_sends_much_from_elsewhere_takes_turns_with_others(make_relay):
+    relay = make_relay(loops=2, limits=HOUR)
+    relay.load("speaking.lua", SPEAKING)
+    with contextlib.ExitStack() as stack, relay.connect() as other:
+        client = moved(relay, stack, raw=True)
+        spin = json.dumps({"instruction": "spin", "parameters": [0.009], "id": "s"})
+        count = 150
+        client.raw.send(wire.frame(wire.TEXT, spin) * count)
+        while not client.texts:
+            client.pump()
+        assert other.request("spin", 0) is True
+        # What was answered before that is in the socket, or soon will be; what is behind this is not.
+        client.raw.send(wire.frame(wire.PING))
+        answered = 1
+        while True:
+            opcode, _, _ = client.raw.read_fragment()
+            if opcode == wire.PONG:
+                break
+            answered += opcode == wire.TEXT
+        assert answered < count
+
+
+@pytest.mark.parametrize("what", ["instructions", "opens"])
+def test_calls_that_one_connection_has_suspended_are_as_few_from_elsewhere(make_relay, what):
+    relay = make_relay(loops=2, limits=HOUR)
+    relay.load("holding.lua", """
+      running, most = 0, 0
+      local function hold()
+        running = running + 1
+        most = math.max(most, running)
+        while not free do relay.sleep(0.05) end
+        running = running - 1
+      end
+      relay.instruction { "hold", hold }
+      relay.on("connect", function(_, server) if server == "nobody" then hold() return false end end)
+    """)
+    with contextlib.ExitStack() as stack:
+        client = moved(relay, stack, raw=True)
+        hold = wire.frame(wire.TEXT, json.dumps({"instruction": "hold"}))
+        if what == "opens":
+            ask = json.dumps({"server": "nobody", "port": 1}).encode()
+            frames = b"".join(
+                wire.frame(wire.BINARY, encode(OPEN, channel, ask))
+                + wire.frame(wire.BINARY, encode(CLOSE, channel, coded(1000)))
+                for channel in range(3, 10_003, 2))
+        else:
+            frames = hold * 5_000
+        sending = begun(client.raw.send, frames + wire.frame(wire.PING))
+        eventually(lambda: relay.evaluate("return most") >= 256, "many are held")
+        held = eventually(
+            lambda: (now := relay.evaluate("return most")) == relay.evaluate("return most") and now, "no more come")
+        assert held <= 2 * 256 + 1
+        relay.evaluate("free = true")
+        while client.raw.read_fragment()[0] != wire.PONG:
+            pass
+        sending.result(DEADLINE)

@@ -137,6 +137,7 @@ package final class App {
             opened(id)
         case .open(let request):
             open(request)
+            if case .away(let connection) = members[request.client] { connection.handled(0) }
         case .closed(let id, let code, let reason):
             closed(id, code, reason)
         }

@@ -35,6 +35,10 @@ final class EventLoop: @unchecked Sendable {
     private var expired: [UInt64] = []
     private var firedCount = 0
     private static let timerMilliseconds: UInt64 = 10
+    /// Mail that was taken; what comes before `readCount` has been read.
+    private var mail: [LoopMessage] = []
+    private var readCount = 0
+    private static let mailMilliseconds: UInt64 = 10
     private var dirty: [Connection] = []
     private var closed: [Connection] = []
     private var resumed: [Connection] = []
@@ -92,6 +96,7 @@ final class EventLoop: @unchecked Sendable {
         backend.wait(timeoutMilliseconds: waitTime())
         now = System.monotonicMilliseconds()
         while let completion = backend.next(table) { handle(completion) }
+        readMail()
         fireTimers()
         resumeReaders()
         reportClosed()
@@ -100,7 +105,7 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func waitTime() -> Int32 {
-        guard dirty.isEmpty, closed.isEmpty, resumed.isEmpty, expired.isEmpty else { return 0 }
+        guard dirty.isEmpty, closed.isEmpty, resumed.isEmpty, expired.isEmpty, mail.isEmpty else { return 0 }
         guard let deadline = wheel.nextDeadline else { return -1 }
         let current = System.monotonicMilliseconds()
         return deadline <= current ? 0 : Int32(clamping: deadline - current)
@@ -122,7 +127,7 @@ final class EventLoop: @unchecked Sendable {
         case .acceptExhausted(let token, let code):
             acceptExhausted(token, errno: code)
         case .readable(let token):
-            if token.owner == .mailbox { readMailbox() } else { readSignals() }
+            if token.owner == .mailbox { mail.append(contentsOf: mailbox.take()) } else { readSignals() }
         }
     }
 
@@ -263,42 +268,57 @@ final class EventLoop: @unchecked Sendable {
 
     // MARK: Mailbox
 
-    private func readMailbox() {
-        for message in mailbox.take() {
-            switch message {
-            case .adopt(let transfer):
-                adopt(transfer.connection)
-            case .connection(let id, let message):
-                receive(message, for: id)
-            case .app(let transfer, let message):
-                transfer.app.receive(message)
-            case .channel(let address, let event):
-                tell(address, event)
-            case .openChannel(let opening):
-                openChannel(opening)
-            case .joinChannel(let id, let ticket):
-                joinChannel(id, ticket)
-            case .close(let id, let code, let reason):
-                closeRouted(id, code, reason)
-            case .addApp(let transfer):
-                apps[transfer.app.name] = transfer.app
-                transfer.app.attach(to: self)
-            case .removeApp(let name, let serial):
-                guard apps[name]?.serial == serial else { continue }
-                apps.removeValue(forKey: name)?.shutDown()
-            case .revoked(let credential):
-                for connection in table.all where connection.credentialID == credential {
-                    connection.close(.credentialRevoked, reason: "the credential was revoked")
-                }
-            case .configurationChanged:
-                limits = shared.configuration.limits
-                for app in apps.values { app.limitsChanged(limits) }
-                for connection in table.all { connection.limitsChanged() }
-            case .drain(let milliseconds):
-                drain(within: milliseconds)
-            case .stop:
-                isRunning = false
+    /// Reads what there is, but no longer than a while: each message can run a script, and sockets come in between.
+    private func readMail() {
+        while readCount < mail.count {
+            let message = mail[readCount]
+            readCount += 1
+            read(message)
+            guard case .app = message, System.monotonicMilliseconds() &- now > Self.mailMilliseconds else { continue }
+            // What was read is let go, though not each time, since the rest has to move for it.
+            guard readCount > mail.count / 2 else { return }
+            mail.removeFirst(readCount)
+            readCount = 0
+            return
+        }
+        mail = []
+        readCount = 0
+    }
+
+    private func read(_ message: LoopMessage) {
+        switch message {
+        case .adopt(let transfer):
+            adopt(transfer.connection)
+        case .connection(let id, let message):
+            receive(message, for: id)
+        case .app(let transfer, let message):
+            transfer.app.receive(message)
+        case .channel(let address, let event):
+            tell(address, event)
+        case .openChannel(let opening):
+            openChannel(opening)
+        case .joinChannel(let id, let ticket):
+            joinChannel(id, ticket)
+        case .close(let id, let code, let reason):
+            closeRouted(id, code, reason)
+        case .addApp(let transfer):
+            apps[transfer.app.name] = transfer.app
+            transfer.app.attach(to: self)
+        case .removeApp(let name, let serial):
+            guard apps[name]?.serial == serial else { return }
+            apps.removeValue(forKey: name)?.shutDown()
+        case .revoked(let credential):
+            for connection in table.all where connection.credentialID == credential {
+                connection.close(.credentialRevoked, reason: "the credential was revoked")
             }
+        case .configurationChanged:
+            limits = shared.configuration.limits
+            for app in apps.values { app.limitsChanged(limits) }
+            for connection in table.all { connection.limitsChanged() }
+        case .drain(let milliseconds):
+            drain(within: milliseconds)
+        case .stop:
+            isRunning = false
         }
     }
 

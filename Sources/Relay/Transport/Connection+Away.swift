@@ -22,16 +22,27 @@ extension Connection {
 
     /// Messages on their way to the app may have so many bytes before this connection is read no further.
     private static let mostUnhandledBytes = 1 << 20
-    /// What a message counts beyond its own bytes.
-    static let messageOverheadBytes = 64
+    /// What a message counts beyond its own bytes: each may begin a call that is suspended, and 256 of these may be on
+    /// their way beside those that the app holds already (`maximumSuspendedCalls`).
+    static let messageOverheadBytes = 4 << 10
 
     /// A whole message for the app, which is elsewhere.
     func mail(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
         ask(.message(id, Array(bytes), isText: isText))
-        // A clean connection has one at most, which began before its channel.
+        mailed(bytes.count)
+    }
+
+    /// This connection wants a channel.
+    func request(_ request: ChannelRequest) {
+        ask(.open(request))
+        if isAway { mailed(0) }
+    }
+
+    private func mailed(_ bytes: Int) {
+        // A clean connection has one message at most, which began before its channel.
         guard let channels else { return }
         let before = channels.unhandledBytes
-        channels.unhandledBytes += bytes.count + Self.messageOverheadBytes
+        channels.unhandledBytes += bytes + Self.messageOverheadBytes
         if before <= Self.mostUnhandledBytes, channels.unhandledBytes > Self.mostUnhandledBytes { beginWaiting() }
     }
 

@@ -182,7 +182,7 @@ extension Connection {
             let request = ChannelRequest(
                 client: id, number: number, server: open.server, port: open.port,
                 credit: end.window.passOn(queued: 0, limit: end.limit))
-            ask(.open(request))
+            self.request(request)
         }
     }
 
