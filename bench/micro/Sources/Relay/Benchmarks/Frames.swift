@@ -93,15 +93,22 @@ enum Frames {
 
     /// Frames as a client sends them, each a whole message.
     private static func maskedFrames(_ opcode: Opcode, payloadBytes: Int, count: Int) -> UnsafeMutableRawBufferPointer {
-        let frameBytes = FrameEncoder.headerLength(payloadLength: payloadBytes, isMasked: true) + payloadBytes
-        let wire = UnsafeMutableRawBufferPointer.allocate(byteCount: frameBytes * count, alignment: 64)
-        for start in stride(from: 0, to: wire.count, by: frameBytes) {
-            // SAFETY: every frame has room for its head, which lies in front of a payload of at least 64 bytes.
-            let headBytes = FrameEncoder.writeHeader(
-                isFinal: true, opcode: opcode, payloadLength: payloadBytes, maskingKey: maskingKey,
-                into: wire.baseAddress! + start)
-            for index in 0..<payloadBytes {
-                wire[start + headBytes + index] = UInt8(ascii: "a") + UInt8(index % 26)
+        let letters = (0..<payloadBytes).map { UInt8(ascii: "a") + UInt8($0 % 26) }
+        return maskedFrames(opcode, letters, count: count)
+    }
+
+    static func maskedFrames(_ opcode: Opcode, _ payload: [UInt8], count: Int) -> UnsafeMutableRawBufferPointer {
+        let headBytes = FrameEncoder.headerLength(payloadLength: payload.count, isMasked: true)
+        let wire = UnsafeMutableRawBufferPointer.allocate(byteCount: (headBytes + payload.count) * count, alignment: 64)
+        for start in stride(from: 0, to: wire.count, by: headBytes + payload.count) {
+            // SAFETY: every frame has room for its head and its payload.
+            let frame = wire.baseAddress! + start
+            _ = FrameEncoder.writeHeader(
+                isFinal: true, opcode: opcode, payloadLength: payload.count, maskingKey: maskingKey, into: frame)
+            payload.withUnsafeBytes {
+                Masking.copy(
+                    $0, to: UnsafeMutableRawBufferPointer(start: frame + headBytes, count: payload.count),
+                    key: maskingKey)
             }
         }
         return wire
