@@ -2,8 +2,8 @@ internal import Logging
 
 // Bytes out: everything is queued during a turn and leaves in one send at its end.
 extension Connection {
-    /// Bytes that wait in line to be sent. What waits in the queues of channels is none of it: whatever is said from now
-    /// on goes before that, and credit bounds it.
+    /// Bytes that wait in line to be sent. What waits in the queues of channels is none of it: whatever is said from
+    /// now on goes before that, and credit bounds it.
     var queuedBytes: Int { outbound.byteCount + (secure?.ciphertext.byteCount ?? 0) }
 
     /// All that waits to be sent.
