@@ -88,18 +88,19 @@ bool curing_watch(struct curing *ring, int32_t descriptor, uint64_t name) {
     return true;
 }
 
-bool curing_send(struct curing *ring, int32_t descriptor, const void *bytes, size_t count, uint64_t name) {
+bool curing_send(struct curing *ring, int32_t descriptor, const void *bytes, size_t count, bool ends_record,
+                 uint64_t name) {
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
     if (!entry) return false;
-    io_uring_prep_send(entry, descriptor, bytes, count, MSG_NOSIGNAL);
+    io_uring_prep_send(entry, descriptor, bytes, count, MSG_NOSIGNAL | (ends_record ? MSG_EOR : 0));
     io_uring_sqe_set_data64(entry, name);
     return true;
 }
 
-bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, uint64_t name) {
+bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, bool ends_record, uint64_t name) {
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
     if (!entry) return false;
-    io_uring_prep_sendmsg(entry, descriptor, message, MSG_NOSIGNAL);
+    io_uring_prep_sendmsg(entry, descriptor, message, MSG_NOSIGNAL | (ends_record ? MSG_EOR : 0));
     io_uring_sqe_set_data64(entry, name);
     return true;
 }

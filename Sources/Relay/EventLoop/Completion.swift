@@ -59,6 +59,9 @@ struct IOHandle {
     let fileDescriptor: Int32
     /// The most that one receive may bring; 0 is as much as there is room for.
     var receiveBytes: UInt32 = 0
+    /// What is sent together stays apart from what follows (MSG_EOR, send(2)): a limit of unsent bytes holds only then,
+    /// because the kernel asks for it when it begins a buffer, and fills the last one up to 64 KiB before.
+    var endsRecords = false
     var token: IOToken
     /// What the backend remembers of it: epoll's event bits, or what io_uring has under way. 0 before `add` and after
     /// `release` or `close`.

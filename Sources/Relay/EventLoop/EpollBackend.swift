@@ -74,7 +74,7 @@ final class EpollBackend {
     /// Starts to send what waits in `output`; the owner consumes what the outcome counts.
     @inline(__always)
     func send(_ handle: inout IOHandle, _ output: borrowing OutboundBuffer) -> SendOutcome {
-        switch System.send(handle.fileDescriptor, output) {
+        switch System.send(handle.fileDescriptor, output, endsRecord: handle.endsRecords) {
         case .bytes(let count):
             return .sent(count)
         case .wouldBlock:
@@ -165,7 +165,10 @@ final class EpollBackend {
     }
 
     private func sendAgain(_ token: IOToken, _ connection: Connection) -> Completion? {
-        let result = connection.withPendingOutput { output in System.send(connection.handle.fileDescriptor, output) }
+        let handle = connection.handle
+        let result = connection.withPendingOutput { output in
+            System.send(handle.fileDescriptor, output, endsRecord: handle.endsRecords)
+        }
         switch result {
         case .bytes(let count):
             change(&connection.handle, to: connection.handle.state & ~CLINUX_EPOLLOUT)

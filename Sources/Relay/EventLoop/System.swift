@@ -42,26 +42,31 @@ package enum System {
 
     /// sendmsg(2) of what waits in `buffer`, without SIGPIPE, until it is not interrupted.
     @inline(__always)
-    package static func send(_ fileDescriptor: Int32, _ buffer: borrowing OutboundBuffer) -> SendResult {
+    package static func send(
+        _ fileDescriptor: Int32, _ buffer: borrowing OutboundBuffer, endsRecord: Bool = false
+    ) -> SendResult {
+        let flags = Int32(MSG_NOSIGNAL) | (endsRecord ? Int32(MSG_EOR) : 0)
         let first = buffer.first
         if first.count == buffer.byteCount {
             while true {
-                let count = Glibc.send(fileDescriptor, first.baseAddress, first.count, Int32(MSG_NOSIGNAL))
+                let count = Glibc.send(fileDescriptor, first.baseAddress, first.count, flags)
                 if count >= 0 { return .bytes(count) }
                 if errno != EINTR { return failure() }
             }
         }
-        return sendVectors(fileDescriptor, buffer)
+        return sendVectors(fileDescriptor, buffer, flags)
     }
 
-    private static func sendVectors(_ fileDescriptor: Int32, _ buffer: borrowing OutboundBuffer) -> SendResult {
+    private static func sendVectors(
+        _ fileDescriptor: Int32, _ buffer: borrowing OutboundBuffer, _ flags: Int32
+    ) -> SendResult {
         // 64 large chunks are 4 MiB, more than a socket buffer takes at once.
         withUnsafeTemporaryAllocation(of: iovec.self, capacity: 64) { vectors in
             var message = msghdr()
             message.msg_iov = vectors.baseAddress
             message.msg_iovlen = buffer.gather(into: vectors)
             while true {
-                let count = sendmsg(fileDescriptor, &message, Int32(MSG_NOSIGNAL))
+                let count = sendmsg(fileDescriptor, &message, flags)
                 if count >= 0 { return .bytes(count) }
                 if errno != EINTR { return failure() }
             }

@@ -155,11 +155,14 @@ final class UringBackend {
         let name = handle.token.rawValue | Operation.send
         let first = output.first
         if first.count == output.byteCount {
-            while !curing_send(ring, handle.fileDescriptor, first.baseAddress, first.count, name) { submit() }
+            while !curing_send(
+                ring, handle.fileDescriptor, first.baseAddress, first.count, handle.endsRecords, name)
+            { submit() }
         } else {
             // Room first: submitting frees the descriptions, the one that is about to be queued as well.
             while vectors.isFull || curing_unsubmitted(ring) == Self.submissions { submit() }
-            let isQueued = curing_send_message(ring, handle.fileDescriptor, vectors.describe(output), name)
+            let isQueued = curing_send_message(
+                ring, handle.fileDescriptor, vectors.describe(output), handle.endsRecords, name)
             precondition(isQueued, "a queue with room takes nothing")
         }
         handle.state |= State.sending

@@ -76,6 +76,7 @@ extension Connection {
     /// Gives channels their turns. What has room now can bring more, to this very connection: so the buffer is nobody's
     /// meanwhile.
     private func fill(_ channels: Multiplexer) {
+        handle.endsRecords = channels.hasBacklog
         while let end = channels.giveTurn(&outbound, encrypted: secure?.ciphertext.byteCount ?? 0) {
             end.hadTurn()
         }

@@ -51,11 +51,15 @@ final class Multiplexer {
 
     // Whose turn it is.
 
+    /// Those that had nothing waiting and were given little, those that were given more, and those that had their turn
+    /// and have more.
+    private var sparse = TurnList()
     private var fresh = TurnList()
     private var waiting = TurnList()
     /// Turns of fresh channels since one that waited had its.
     private var freshTurns = 0
     private static let freshTurnsInRow = 3
+    private static let sparseBytes = 1 << 10
     private(set) var burst = leastBurst
     /// What the socket takes within `burstMilliseconds`, as measured while something waited, within bounds.
     private(set) var measuredBurst = leastBurst
@@ -65,9 +69,9 @@ final class Multiplexer {
     /// What the socket has taken since its slowness is being watched.
     var takenBytes = 0
 
-    /// With a burst here and as much unsent in the kernel, a small message waits for 32 KiB: 26 ms at 10 Mbit/s. A
-    /// socket that takes more in that time is given more.
-    static let leastBurst = 16 << 10
+    /// A small message waits for what may be unsent in the kernel, the burst that went beyond it and the one here: 24 KiB,
+    /// 20 ms at 10 Mbit/s. A socket that takes more in that time is given more.
+    static let leastBurst = 8 << 10
     static let mostBurst = 256 << 10
     private static let burstMilliseconds = 12
     private static let windowMilliseconds: UInt64 = 20
@@ -189,7 +193,7 @@ final class Multiplexer {
     // MARK: Turns
 
     @inline(__always)
-    var hasBacklog: Bool { fresh.first != nil || waiting.first != nil }
+    var hasBacklog: Bool { waiting.first != nil || fresh.first != nil || sparse.first != nil }
 
     /// Bytes that wait in the queues of channels.
     private(set) var backlogBytes = 0
@@ -199,7 +203,7 @@ final class Multiplexer {
         backlogBytes += count
         guard !end.isInTurn else { return }
         end.isInTurn = true
-        fresh.append(end)
+        if count <= Self.sparseBytes { sparse.append(end) } else { fresh.append(end) }
         if end.phase == .over { drainingCount += 1 }
     }
 
@@ -220,12 +224,12 @@ final class Multiplexer {
     }
 
     private func takeNext() -> ChannelEnd? {
-        if freshTurns < Self.freshTurnsInRow || waiting.first == nil, let end = fresh.popFirst() {
+        if freshTurns < Self.freshTurnsInRow || waiting.first == nil, let end = sparse.popFirst() ?? fresh.popFirst() {
             freshTurns += 1
             return end
         }
         freshTurns = 0
-        return waiting.popFirst() ?? fresh.popFirst()
+        return waiting.popFirst()
     }
 
     /// The connection ends: nothing that waits will leave.
