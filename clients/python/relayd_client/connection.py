@@ -71,7 +71,8 @@ class Connection:
         if self.outcome is not None:
             raise ConnectionLost(*self.outcome)
         identifier = next(self._ids)
-        message = json.dumps({"instruction": instruction, "parameters": parameters, "id": identifier})
+        asked = {"instruction": instruction, "parameters": parameters, "id": identifier}
+        message = json.dumps(asked, allow_nan=False)
         reply = self._replies[identifier] = asyncio.get_running_loop().create_future()
         self.multiplexer.control.append(message)
         self._work.set()

@@ -65,14 +65,15 @@ class Link:
         loop = asyncio.get_running_loop()
         while True:
             await connection.changed.wait_until(lambda: connection.is_leaving)
+            lived = loop.time() - connection.began
             if connection.outcome is None:
                 assert connection.drain is not None, "one of both was waited for"
-                pause = self._backoff.drains(connection.drain)
+                pause = self._backoff.drains(connection.drain, lived)
                 logger.info("the relay drains: connecting anew in %.1f s", pause)
             elif connection.outcome[0] in FINAL_CLOSE_CODES:
                 return self._fail(ConnectionLost(*connection.outcome))
             else:
-                pause = self._backoff.lost(loop.time() - connection.began)
+                pause = self._backoff.lost(lived)
                 logger.info("the connection is lost (%d %s): again in %.1f s", *connection.outcome, pause)
             anew = await self._again(pause)
             if anew is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
+import ssl as tls
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -33,7 +33,7 @@ class Options:
 
     address: Address
     credential: Optional[str]
-    ssl: Optional[ssl.SSLContext]
+    ssl: Optional[tls.SSLContext]
     window: int
     maximum_message_bytes: int
     ping_interval: Optional[float]

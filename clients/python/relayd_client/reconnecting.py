@@ -36,7 +36,8 @@ class Backoff:
             self._ceiling = self._shortest
         return self.failed()
 
-    def drains(self, milliseconds: float) -> float:
-        """When to connect anew while the old connection still works: within the time that the relay gave, but for
-        what a handshake takes."""
-        return self._draw() * min(milliseconds / 1000, self._longest) / 2
+    def drains(self, milliseconds: float, lived: float) -> float:
+        """When to connect anew while the old connection still works: within the time that the relay gave, but for what
+        a handshake takes. A connection that drains when it has just been made counts as one that failed."""
+        within = self._draw() * min(milliseconds / 1000, self._longest) / 2
+        return within if lived >= self._longest else max(within, self.failed())

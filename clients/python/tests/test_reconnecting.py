@@ -21,8 +21,14 @@ def test_only_a_connection_that_lasted_starts_anew():
 
 
 def test_a_drain_is_obeyed_within_its_time():
-    assert Backoff(0.5, 3.0, draw=lambda: 1.0).drains(200) == 0.1
-    assert Backoff(0.5, 3.0, draw=lambda: 1.0).drains(4e9) == 1.5, "whatever the relay says"
+    backoff = Backoff(0.5, 3.0, draw=lambda: 1.0)
+    assert backoff.drains(200, lived=3.0) == 0.1
+    assert backoff.drains(4e9, lived=3.0) == 1.5, "whatever the relay says"
+
+
+def test_a_relay_that_always_drains_is_not_met_ever_faster():
+    backoff = Backoff(0.5, 3.0, draw=lambda: 1.0)
+    assert [backoff.drains(0, lived=0.1) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize("shortest, longest", [(0, 1), (-1, 1), (2, 1)])

@@ -48,10 +48,13 @@ async def test_an_error_is_raised(error, expected):
         assert (raised.value.code, raised.value.message, raised.value.data) == expected
 
 
-async def test_parameters_are_of_one_kind():
+async def test_parameters_are_of_one_kind_and_of_json():
     async with FakeRelay() as fake, await fake.relay() as relay:
         with pytest.raises(TypeError):
             await relay.invoke("greet", 1, name=2)
+        for parameter, error in [(float("nan"), ValueError), (b"bytes", TypeError)]:
+            with pytest.raises(error):
+                await relay.invoke("greet", parameter)
 
 
 async def test_what_is_no_reply_is_a_message():
