@@ -105,3 +105,25 @@ async def until(condition):
             await asyncio.sleep(0.001)  # The pace of looking, not the wait.
 
     await soon(look())
+
+
+@contextlib.asynccontextmanager
+async def connected(credit=1 << 20, **options):
+    """A channel, and the relay's end of its connection."""
+    async with FakeRelay() as fake, await fake.relay(**options) as relay:
+        end = await fake.next()
+        asked = asyncio.create_task(relay.connect("box", 22))
+        await end.opened(credit)
+        yield await soon(asked), end
+
+
+def text(payload, more=False):
+    return frames.data(1, True, more, payload)
+
+
+def binary(payload, more=False):
+    return frames.data(1, False, more, payload)
+
+
+async def frames_of(end, count):
+    return [await end.receive() for _ in range(count)]

@@ -38,6 +38,25 @@ def test_a_server_and_its_client(make_relay, tmp_path):
         server.communicate()
 
 
+async def test_the_example_on_the_first_page(make_relay):
+    relay = make_relay()
+    page = (ROOT / "README.md").read_text()
+    [program] = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "relayd_client" in block]
+
+    async def heard(channel):
+        async for message in channel:
+            await channel.send(f"heard {message}")
+
+    async with await Relay.open(relay.url, credential=relay.admin) as place, place.listen("box") as listener:
+        serves = asyncio.create_task(listener.serve(heard))
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=20,
+            env={"RELAYD_URL": relay.url, "RELAYD_CREDENTIAL": relay.admin})
+        assert (done.returncode, done.stdout, done.stderr) == (0, "heard hello\n", "")
+        serves.cancel()
+        await asyncio.gather(serves, return_exceptions=True)
+
+
 async def test_ways_to_answer(make_relay):
     relay = make_relay()
     scope = {}

@@ -13,10 +13,9 @@ import sys
 import pytest
 from websockets.asyncio.client import connect
 
+from conftest import RELAYD
 from fake_relay import AT_ONCE, soon, until
-from relayd_client import (
-    ChannelClosed, ChannelRejected, ConnectionLost, HandshakeRefused, Relay, RelayError,
-)
+from relayd_client import ChannelClosed, ChannelRejected, ConnectionLost, HandshakeRefused, Relay, RelayError
 
 
 class Place:
@@ -156,6 +155,9 @@ async def test_what_the_server_is_told_and_what_it_answers(place):
             await channel.close(4321, "over")
         elif channel.port == 4:
             raise KeyError("of a handler")
+        elif channel.port == 7:
+            channel.accept()
+            raise KeyError("of a handler")
         elif channel.port == 5:
             await channel.send(f"{channel.server!r} {channel.port} {channel.remote_address} {channel.metadata}")
 
@@ -165,6 +167,9 @@ async def test_what_the_server_is_told_and_what_it_answers(place):
                 with pytest.raises(ChannelRejected) as rejected:
                     await soon(client.connect(7, port))
                 assert (rejected.value.code, rejected.value.reason) == (code, reason)
+            with pytest.raises(ChannelClosed) as closed:
+                await soon((await soon(client.connect(7, 7))).receive())
+            assert closed.value.code == 1011
             channel = await soon(client.connect(7, 5))
             assert await soon(channel.receive()) == "7 5 127.0.0.1 None"
             with pytest.raises(ChannelRejected):
@@ -349,6 +354,50 @@ async def test_an_app_of_its_own(place):
             assert await soon(channel.receive()) == "a"
         with pytest.raises(ChannelRejected):
             await soon(plain.connect("box", 1))
+
+
+async def test_tunnels_of_relayd_at_the_other_end(place):
+    data = os.urandom(1_000_000)
+
+    async def reverse(channel):
+        received = b""
+        while piece := await channel.read():
+            received += piece
+        await channel.send(received[::-1])
+        await channel.end()
+
+    async def reverse_stream(reader, writer):
+        writer.write((await reader.read())[::-1])
+        await writer.drain()
+        writer.close()
+
+    def command(*arguments):
+        environment = {**os.environ, "RELAYD_CREDENTIAL": place.admin, "RELAYD_URL": place.url}
+        return asyncio.create_subprocess_exec(
+            str(RELAYD), *arguments, env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+
+    async with await place.open() as relay:
+        async with serving(relay, "python", reverse):
+            forward = await command("forward", "--quiet", "stdio", "python:22")
+            output, _ = await soon(forward.communicate(data))
+            assert (forward.returncode, output) == (0, data[::-1])
+        local = await asyncio.start_server(reverse_stream, "127.0.0.1", 0)
+        target = f"127.0.0.1:{local.sockets[0].getsockname()[1]}"
+        expose = await command("expose", "--quiet", target, "--as", "box:22")
+        try:
+            await until(lambda: place.process.listed("servers"))
+            channel = await soon(relay.connect("box", 22))
+            await soon(channel.send(data))
+            await channel.end()
+            received = b""
+            while piece := await soon(channel.read()):
+                received += piece
+            assert received == data[::-1]
+        finally:
+            expose.terminate()
+            await expose.communicate()
+            local.close()
+            await local.wait_closed()
 
 
 async def test_the_command(place):
