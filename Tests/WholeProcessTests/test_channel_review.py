@@ -13,7 +13,7 @@ import pytest
 import wire
 from channels import (
     ACCEPT, BINARY, CLOSE, CREDIT, END, HOUR, MORE, OPEN, REJECT, TEXT, WINDOW, Closed, Peer, RawWebSocket, Rejected,
-    apart, bearer, begun, channels, clean, code_and_reason, coded, encode, joined, knock, let_in, no_channel_is_left,
+    apart, bearer, begun, channels, clean, code_and_reason, coded, decode, encode, joined, knock, let_in, no_channel_is_left,
     number, peer, raw_clean, server)
 from conditions import DEADLINE, eventually
 from relay import Relay
@@ -348,3 +348,52 @@ def test_calls_that_one_connection_has_suspended_are_as_few_from_elsewhere(make_
         while client.raw.read_fragment()[0] != wire.PONG:
             pass
         sending.result(DEADLINE)
+
+
+# Who opens and closes, over and over
+
+
+def churn(relay, client, server_name, count):
+    """Opens and closes so many channels, one after the other; returns when the relay has seen all of it."""
+    ask = json.dumps({"server": server_name, "port": 1}).encode()
+    reading = begun(lambda: [None for _ in iter(lambda: client.raw.read_fragment()[0], wire.PONG)])
+    for start in range(3, 2 * count, 2000):
+        client.raw.send(b"".join(
+            wire.frame(wire.BINARY, encode(OPEN, channel, ask))
+            + wire.frame(wire.BINARY, encode(CLOSE, channel, coded(1000))) for channel in range(start, start + 2000, 2)))
+    client.raw.send(wire.frame(wire.PING))
+    reading.result(4 * DEADLINE)
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_a_server_that_reads_slowly_is_not_flooded_with_opens(make_relay, loops):
+    relay = make_relay(loops=loops, limits=HOUR, log_level="info")
+    with narrow_peer(relay, "/s/box") as host, peer(relay, raw=True) as client:
+        client.open("box")
+        host.opened()
+        before = relay.resident_bytes
+        churn(relay, client, "box", 100_000)
+        assert relay.resident_bytes - before < 12 * MEBI
+        (listed,) = [entry for entry in relay.listed("connections") if entry["path"] == "/s/box"]
+        assert listed["queuedBytes"] < 2 * MEBI
+        host.settle()
+        assert host.new and all(channel.closed()[0] == 1000 for channel in host.new)
+        host.new.clear()
+        client.send(OPEN, 1_000_001, json.dumps({"server": "box", "port": 2}).encode())
+        assert host.opened().fields["port"] == 2
+
+
+def test_what_waits_for_a_server_to_move_is_bounded(make_relay):
+    relay = make_relay(loops=2, limits={**HOUR, "channelsPerConnection": "100"}, log_level="info")
+    relay.load("speaking.lua", SPEAKING)
+    with contextlib.ExitStack() as stack, peer(relay, raw=True) as client:
+        home, _ = home_and_away(relay, stack)
+        joined(stack.enter_context(peer(relay)), home, "home")  # The next server goes to the other loop.
+        stuck = stack.enter_context(narrow_peer(relay, "/s/stuck"))
+        relay.evaluate('for _ = 1, 12 do relay.server("stuck"):send(("x"):rep(1 << 16)) end')
+        joined(client, home, "home")
+        before = relay.resident_bytes
+        churn(relay, client, "stuck", 200_000)
+        assert relay.resident_bytes - before < 12 * MEBI
+        while isinstance(stuck.message(), str):
+            pass  # What it was sent before; then it is asked.

@@ -124,6 +124,10 @@ extension App {
                 code: ChannelReject.notFound,
                 reason: "The server '\(request.server)' offers no port \(request.port).", error: .notFound)
         }
+        guard departures[holder]?.count ?? 0 < loop.limits.channelsPerConnection else {
+            return Rejection(
+                code: ChannelReject.limit, reason: "Too many wait for the server '\(request.server)'.", error: .limit)
+        }
         guard server.identity.subprotocol == .relay else {
             return Rejection(
                 code: ChannelReject.badGateway, reason: "The server '\(request.server)' does not speak relay.v1.",

@@ -191,6 +191,11 @@ extension Connection {
         guard lifecycle.isOpen else {
             return loop.tell(opening.client, .reject(code: ChannelReject.badGateway, reason: "the server is leaving"))
         }
+        // Whoever opens and closes in turns has no channels, and the server is to hear of all of them.
+        guard queuedBytes <= loop.limits.outboundHighBytes else {
+            let reason = "the server does not take what it is sent"
+            return loop.tell(opening.client, .reject(code: ChannelReject.limit, reason: reason))
+        }
         guard channels.count < loop.limits.channelsPerConnection, let number = channels.takeOwnNumber() else {
             let reason = "the server has as many channels as it may (channelsPerConnection)"
             return loop.tell(opening.client, .reject(code: ChannelReject.limit, reason: reason))
