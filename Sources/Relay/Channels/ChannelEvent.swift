@@ -14,6 +14,8 @@ enum ChannelEvent: Sendable {
     case accept(credit: Int, from: ChannelAddress, ChannelRecord)
     case reject(code: UInt16, reason: String)
     case data([UInt8], isText: Bool, more: Bool)
+    /// So much of the data has been read, where it went from loop to loop.
+    case read(bytes: Int)
     case credit(Int)
     case end
     case close(CloseCode, reason: String)

@@ -17,7 +17,7 @@ extension EventLoop {
         case .asked(let server), .accept(_, let server, _):
             // The client has left while its server was asked.
             tell(server, .close(.abnormalClosure, reason: "the client has left"))
-        case .reject, .data, .credit, .end, .close:
+        case .reject, .data, .read, .credit, .end, .close:
             break
         }
     }

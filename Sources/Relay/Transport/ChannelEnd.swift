@@ -42,10 +42,15 @@ final class ChannelEnd {
     var stalled: StalledPiece?
     /// Of a server's end that is opening: what its ticket must tell.
     var ticketSecret: [UInt8] = []
+    /// What has been mailed to another loop, with what each message costs there, and was not read yet.
+    private var mailedBytes = 0
+    private var waitsForMail = false
 
     // What goes to the connection.
 
     var window = ReceiveWindow()
+    /// Of what came from another loop: read, and not told.
+    private var readBytes = 0
     /// A message to it has begun.
     private(set) var isInsideMessage = false
     /// It was told, or will be, that no more comes.
@@ -99,6 +104,7 @@ final class ChannelEnd {
         guard phase != .over else { return }
         dissolve()
         stalled = nil
+        stopWaitingForMail()
         connection.detached(self)
     }
 
@@ -132,15 +138,45 @@ final class ChannelEnd {
         }
     }
 
+    /// Sends to another loop, which may be slower: the connection is read no further when too much is on its way.
     private func mail(
         _ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool, to remote: ChannelAddress
     ) {
-        let bytes = [UInt8](unsafeUninitializedCapacity: payload.count) { room, count in
-            count = payload.count
-            Masking.copy(
-                payload, to: UnsafeMutableRawBufferPointer(start: room.baseAddress, count: count), key: key)
+        var bytes: [UInt8] = []
+        if !payload.isEmpty {
+            bytes = [UInt8](unsafeUninitializedCapacity: payload.count) { room, count in
+                count = payload.count
+                Masking.copy(
+                    payload, to: UnsafeMutableRawBufferPointer(start: room.baseAddress, count: count), key: key)
+            }
         }
         loop.tell(remote, .data(bytes, isText: isText, more: more))
+        mailedBytes += payload.count + Self.mailOverheadBytes
+        guard !waitsForMail, mailedBytes > Self.mostMailedBytes else { return }
+        waitsForMail = true
+        connection.beginWaiting()
+    }
+    private static let mostMailedBytes = 1 << 20
+    private static let mailOverheadBytes = 128
+
+    /// Mail that came from another loop is told there, now and then.
+    private func readMail(_ bytes: [UInt8], isText: Bool, more: Bool) {
+        bytes.withUnsafeBytes { deliver($0, key: 0, isText: isText, more: more) }
+        readBytes += bytes.count + Self.mailOverheadBytes
+        guard readBytes > Self.mostMailedBytes / 8 else { return }
+        tell(.read(bytes: readBytes))
+        readBytes = 0
+    }
+
+    private func wasRead(_ bytes: Int) {
+        mailedBytes -= bytes
+        if mailedBytes <= Self.mostMailedBytes / 2 { stopWaitingForMail() }
+    }
+
+    private func stopWaitingForMail() {
+        guard waitsForMail else { return }
+        waitsForMail = false
+        connection.stopWaiting()
     }
 
     /// The common case: small messages in a row go to the other end in one pass, as long as nothing is in their way.
@@ -248,7 +284,9 @@ final class ChannelEnd {
             detach()
             connection.channelRejected(self, code: code, reason: reason)
         case .data(let bytes, let isText, let more):
-            bytes.withUnsafeBytes { deliver($0, key: 0, isText: isText, more: more) }
+            readMail(bytes, isText: isText, more: more)
+        case .read(let bytes):
+            wasRead(bytes)
         case .credit(let bytes):
             credit += bytes
             if isClean {
