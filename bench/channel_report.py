@@ -43,9 +43,9 @@ def stalled_section(results: dict[str, list[dict]]) -> str:
     head = ["stalled", "channels", "their credit, MiB", "resident growth, MiB", "bytes each", "sent into each",
             "kernel, MiB", "messages/s beside them", "to those without (range)", "CPU µs"]
     return table(head, rows) + (
-        "\nResident growth is from when the channels are open to when nothing moves in them any more. The kernel's memory "
-        "is that of all TCP sockets, of which the generator has one end. Beside them: 100 clean clients of the same server "
-        "connection, 64 B, 8 in flight.\n")
+        "\nResident growth is from when the channels are open to when nothing moves in them any more. The kernel's "
+        "memory is that of all TCP sockets, of which the generator has one end. Beside them: 100 clean clients of the "
+        "same server connection, 64 B, 8 in flight.\n")
 
 
 def tunnel_section(direction: str, results: dict[str, list[dict]], subjects: list) -> str:

@@ -83,9 +83,10 @@ def fairness(bench: Bench, binary: Path, io: str) -> tuple[list[Subject], dict]:
 
 
 def stalled(bench: Bench, binary: Path, io: str) -> tuple[list[Subject], dict]:
-    """By subject, a result of each round: the same load without stalled channels, and with those of each way to stall."""
+    """By subject, a result of each round: a load without stalled channels, and with those of each way to stall."""
     count = loads.at_most(loads.STALLED_CHANNELS, 1)
-    limits = (f"channelCreditBytes={loads.STALLED_CREDIT}", "slowConsumerDeadline=1h", "channelsPerConnection=100000")
+    limits = (f"channelCreditBytes={loads.STALLED_CREDIT}", "channelsPerConnection=100000", "slowConsumerDeadline=1h",
+              "idleTimeout=1h")
 
     def subject(name: str, what: str, channels: int, mode: str) -> Subject:
         return relays.relayd(binary, name, what, relays.PAIR_SCRIPT, io=io, limits=limits, options=(

@@ -115,7 +115,8 @@ STREAM_CASES = [
      "if (n === 501) pass(held)", "bytes were lost"),
     ("alters a byte", "if (fault) bytes[7] ^= 1\npass(bytes)", "bytes were lost"),
     ("cuts a connection", "pass(bytes); if (fault) socket.destroy()", "the stream ended behind|receive:|send:"),
-    ("ends a stream early", "if (!fault) { pass(bytes) } else { socket.end() }", "the stream ended behind|bytes were lost|send:"),
+    ("ends a stream early", "if (!fault) { pass(bytes) } else { socket.end() }",
+     "the stream ended behind|bytes were lost|send:"),
 ]
 
 

@@ -110,8 +110,8 @@ def channel_table(results: dict[str, dict]) -> str:
     for load, found in results.items():
         ratios = [median(ratios_of(found, way, channels.PIPE)) for way in channels.WAYS]
         rows.append([load] + [f"{ratio:.2f} {verdict(ratio, CHANNEL_RATIO)}" for ratio in ratios])
-    return (f"CPU per message of a channel, to `{channels.PIPE}`, median of the ratios within a round (≤ {CHANNEL_RATIO}):\n\n"
-            + table(["load", *channels.WAYS], rows))
+    return (f"CPU per message of a channel, to `{channels.PIPE}`, median of the ratios within a round "
+            f"(≤ {CHANNEL_RATIO}):\n\n" + table(["load", *channels.WAYS], rows))
 
 
 def turn_rows(findings) -> list[list[str]]:

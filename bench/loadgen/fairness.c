@@ -10,8 +10,8 @@
 
 enum {
     BULK_BYTES = 16 << 10,  // Of a message of bulk: what a program that copies a file sends at a time.
-    // Of a client's bulk, sent and not yet received by the server: more than a channel's credit, so that it always wants
-    // more than it may; but no megabytes in the kernel for each, for TCP's memory for all of them would run out.
+    // Of a client's bulk, sent and not yet received by the server: more than a channel's credit, so that it always
+    // wants more than it may; but no megabytes in the kernel for each, for TCP's memory for all of them would run out.
     UNDER_WAY_BYTES = 384 << 10,
     // Of a server's socket: what waits there, because this process has not read it yet, no relay can reorder, and the
     // system's would take megabytes.

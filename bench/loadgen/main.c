@@ -29,7 +29,7 @@ static void print_usage(void) {
     for (int i = 0; i < SCENARIOS; i++) printf("  %-10s%s\n", scenarios[i].name, scenarios[i].summary);
     puts("\noptions:\n"
          "  --pid N                process of the relay, to read its CPU time and memory; repeatable (stream)\n"
-         "  --backend URL          where to listen: the relay is a proxy, and this is behind it (pair, setup, idle, stream)\n"
+         "  --backend URL          where to listen, behind a proxy or a tunnel (pair, setup, idle, stream)\n"
          "  --certificate FILE     certificate and key (PEM) of a back end that is wss://\n"
          "  --toward client        the stream comes from the back end (stream)\n"
          "  --core N               pin the generator to this core\n"

@@ -13,7 +13,8 @@ struct options {
     int processCount;
     const struct target *backend;  // Where to listen, behind a proxy; NULL: nowhere.
     uint32_t pairs, inFlight, burst, connections, concurrency;
-    uint32_t servers, multiplexed;  // Connections that carry channels, of servers (0: one per pair) and clients (0: clean).
+    // Connections that carry channels, of servers (0: one per pair) and of clients (0: these are clean).
+    uint32_t servers, multiplexed;
     uint32_t bulk, stalled;  // Channels beside the measured ones.
     const char *stallMode;
     bool isTowardClient;  // A stream goes from the back end to the client.

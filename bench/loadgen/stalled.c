@@ -1,5 +1,5 @@
-// Scenario `stalled`: the measured channels go on while others, whose readers have stopped, are full. What these hold in
-// the relay is what its resident memory grows by from the moment they are open to the moment nothing moves in them.
+// Scenario `stalled`: the measured channels go on while others, whose readers have stopped, are full. What these hold
+// in the relay is what its resident memory grows by from when they are open to when nothing moves in them.
 //
 //   clean   clean clients read nothing; the server sends to each
 //   client  multiplexed clients read nothing, not even their sockets; the server sends to each channel
@@ -16,17 +16,16 @@
 
 enum {
     MESSAGE_BYTES_EACH = 4 << 10,
-    // What a server sends to one channel at most: more than any credit and any buffer of the kernel's.
-    MOST_TO_CLIENT = 16 << 20,
-    // A client sends so much beyond the server's credit.
-    BEYOND_CREDIT = 512 << 10,
+    // So much is sent beyond a channel's credit, if the relay takes it: not all that it would, for of what it leaves
+    // to the kernel there would soon be too much.
+    BEYOND_CREDIT = 64 << 10,
     MOST_WAITING = 1 << 20,  // In the server's own output.
     SMALL_RECEIVE_BYTES = 2048,
     PER_MULTIPLEXED = 1000,
     OPENING_AT_ONCE = 64,
 };
 
-static const int64_t STALL = 20ll * 1000000000, QUIET = 500000000;
+static const int64_t STALL = 20ll * 1000000000, QUIET = 2ll * 1000000000;
 
 struct stalled {
     struct connection *client;  // NULL: multiplexed.
@@ -129,16 +128,17 @@ static void open_one(uint32_t index) {
 
 /// Sends one message to a reader that has stopped, where that is possible.
 static bool fill_one(struct stalled *stalled) {
+    if ((int64_t)stalled->sent >= run.credit + BEYOND_CREDIT) return false;
     if (run.mode == CLEAN || run.mode == CLIENT) {
         struct channel *channel = stalled->channel;
         if (channel->multiplex->connection->output.length > MOST_WAITING) return true;
         int64_t length = channel->credit < MESSAGE_BYTES_EACH ? channel->credit : MESSAGE_BYTES_EACH;
-        if (length == 0 || stalled->sent > MOST_TO_CLIENT) return false;
+        if (length == 0) return false;
         channel_send(channel, run.message, (size_t)length);
         stalled->sent += (uint64_t)length;
         return true;
     }
-    if (stalled->client->output.length > 0 || (int64_t)stalled->sent >= run.credit + BEYOND_CREDIT) return false;
+    if (stalled->client->output.length > 0) return false;
     connection_send(stalled->client, OPCODE_BINARY, run.message, sizeof run.message);
     stalled->sent += sizeof run.message;
     return true;
@@ -214,7 +214,7 @@ static void print_stalled(void) {
 }
 
 void stalled_run(const struct options *options) {
-    static const char *const modes[] = {[CLEAN] = "clean", [CLIENT] = "client", [GRANTS] = "grants", [SERVER] = "server"};
+    static const char *const modes[] = {"clean", "client", "grants", "server"};  // In the order of `mode`.
     if (options->process == 0) fail(EXIT_USAGE, "stalled needs --pid, the relay's process");
     while (run.mode <= SERVER && strcmp(options->stallMode, modes[run.mode]) != 0) run.mode++;
     if (run.mode > SERVER) fail(EXIT_USAGE, "--stall is clean, client, grants or server");

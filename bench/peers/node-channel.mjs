@@ -1,5 +1,5 @@
-// A relay of channels (docs/relay.v1.md) as far as the load generator goes: servers, clean and multiplexed clients, data
-// and credit. Plain Node and `ws`; everybody may be and reach everything.
+// A relay of channels (docs/relay.v1.md) as far as the load generator goes: servers, clean and multiplexed clients,
+// data and credit. Plain Node and `ws`; everybody may be and reach everything.
 //
 //   node-channel.mjs [--port N] [--forward FUNCTION]
 //

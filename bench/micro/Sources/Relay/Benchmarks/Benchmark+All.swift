@@ -3,7 +3,7 @@ extension Benchmark {
     package static func all(
         tunnel: ScriptFile, makeEngine: (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
     ) throws -> [Benchmark] {
-        Frames.benchmarks + (try Channels()).benchmarks
+        Frames.benchmarks + (try Channels().benchmarks)
             + (try Scripts(tunnel: tunnel, makeEngine: makeEngine).benchmarks)
     }
 }
