@@ -104,3 +104,5 @@ STALLED = Load("100 channels, 64 B, 8 in flight", 100, 8, 64)
 STALLED_CHANNELS = 10_000
 # A quarter of the default, so that what ten thousand hold fits into small machines.
 STALLED_CREDIT = "64KiB"
+# What is sent into each: its credit, and as much beyond (loadgen/stalled.c).
+STALLED_BYTES = 128 << 10

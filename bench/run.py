@@ -154,7 +154,7 @@ class Run:
 
     def fairness(self) -> None:
         for io in self.interfaces[:1]:
-            self.findings.subjects["fairness"], self.findings.fairness = channels.fairness(self.bench, self.binary, io)
+            self.findings.fairness = channels.fairness(self.bench, self.binary, io)
 
     def stalled(self) -> None:
         for io in self.interfaces[:1]:

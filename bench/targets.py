@@ -137,7 +137,7 @@ def channel_rows(findings) -> list[list[str]]:
             credit = median_of(findings.stalled[mode], "stalled", "creditBytes")
             rows.append(at_most(f"a stalled channel ({mode}), resident bytes, to its credit", credit,
                                 median_of(findings.stalled[mode], "stalled", "bytesEach"), 0))
-            rows.append(at_least("the others' messages per second, to those without it", STALLED_SPEED,
+            rows.append(at_least(f"others beside it ({mode}), messages per second, to those without", STALLED_SPEED,
                                  median(channels.speed_ratios(findings.stalled, mode))))
     for direction, results in findings.tunnel.items():
         for name in (findings.ours, f"{findings.ours}, TLS"):

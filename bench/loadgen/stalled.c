@@ -25,7 +25,7 @@ enum {
     OPENING_AT_ONCE = 64,
 };
 
-static const int64_t STALL = 20ll * 1000000000, QUIET = 2ll * 1000000000;
+static const int64_t STALL = 20ll * 1000000000, QUIET = 1000000000;
 
 struct stalled {
     struct connection *client;  // NULL: multiplexed.
@@ -144,6 +144,23 @@ static bool fill_one(struct stalled *stalled) {
     return true;
 }
 
+/// Sends until nothing moves any more: nothing can be sent, and the relay does nothing, for a while.
+static void fill(void) {
+    int64_t moved = now(), cpu = usage_of(run.options->process).cpu;
+    while (true) {
+        bool isFull = true;
+        for (uint32_t i = 0; i < run.options->stalled; i++) {
+            if (fill_one(&run.all[i])) isFull = false;
+        }
+        loop_turn(1000000);
+        if (isFull && now() - moved < QUIET) continue;
+        int64_t latest = usage_of(run.options->process).cpu;
+        if (isFull && latest - cpu < QUIET / 20) return;
+        moved = now();
+        cpu = latest;
+    }
+}
+
 static void stop_reading(void) {
     for (uint32_t i = 0; i < run.options->stalled; i++) {
         if (run.mode == CLEAN) connection_pause(run.all[i].client);
@@ -186,12 +203,7 @@ static void open_and_fill(void) {
     run.opened = usage_of(options->process);
     run.kernelBefore = kernel_kib();
     stop_reading();
-    for (int64_t moved = now(); now() - moved < QUIET;) {
-        for (uint32_t i = 0; i < options->stalled; i++) {
-            if (fill_one(&run.all[i])) moved = now();
-        }
-        loop_turn(1000000);
-    }
+    fill();
     settle(options->settle);
     run.full = usage_of(options->process);
     run.kernelFull = kernel_kib();
@@ -202,7 +214,7 @@ static const struct neighbours stalledNeighbours = {open_and_fill, asked, piece}
 // MARK: The run
 
 static void print_stalled(void) {
-    double count = run.options->stalled, sent = 0;
+    double count = run.options->stalled > 0 ? run.options->stalled : 1, sent = 0;
     for (uint32_t i = 0; i < run.options->stalled; i++) sent += (double)run.all[i].sent;
     printf(", \"stalled\": {\"channels\": %u, \"mode\": \"%s\", \"creditBytes\": %lld, \"bytesEach\": %.0f, "
            "\"bytesSentEach\": %.0f, \"residentKiBBefore\": %lld, \"residentKiBOpen\": %lld, "
