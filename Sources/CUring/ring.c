@@ -97,7 +97,8 @@ bool curing_send(struct curing *ring, int32_t descriptor, const void *bytes, siz
     return true;
 }
 
-bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, bool ends_record, uint64_t name) {
+bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, bool ends_record,
+                         uint64_t name) {
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
     if (!entry) return false;
     io_uring_prep_sendmsg(entry, descriptor, message, MSG_NOSIGNAL | (ends_record ? MSG_EOR : 0));

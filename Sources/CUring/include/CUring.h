@@ -38,7 +38,8 @@ bool curing_watch(struct curing *ring, int32_t descriptor, uint64_t name); // Fo
 bool curing_send(struct curing *ring, int32_t descriptor, const void *bytes, size_t count, bool ends_record,
                  uint64_t name);
 // `message` is a struct msghdr; it is read when it is submitted and may go then, the bytes may not.
-bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, bool ends_record, uint64_t name);
+bool curing_send_message(struct curing *ring, int32_t descriptor, const void *message, bool ends_record,
+                         uint64_t name);
 // Cancels the operation of that name. Completes, as `name`, only where it failed.
 bool curing_cancel(struct curing *ring, uint64_t operation, uint64_t name);
 // Closes the descriptor, behind all that was submitted before. Completes only where it failed.

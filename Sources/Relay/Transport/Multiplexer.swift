@@ -69,8 +69,8 @@ final class Multiplexer {
     /// What the socket has taken since its slowness is being watched.
     var takenBytes = 0
 
-    /// A small message waits for what may be unsent in the kernel, the burst that went beyond it and the one here: 24 KiB,
-    /// 20 ms at 10 Mbit/s. A socket that takes more in that time is given more.
+    /// A small message waits for what may be unsent in the kernel, the burst that went beyond it and the one here: 24
+    /// KiB, 20 ms at 10 Mbit/s. A socket that takes more in that time is given more.
     static let leastBurst = 8 << 10
     static let mostBurst = 256 << 10
     private static let burstMilliseconds = 12
