@@ -421,3 +421,33 @@ def test_mail_from_loop_to_loop_is_bounded(make_relay):
             for _ in range(100_000):
                 assert far.frame().payload == b"x"
         sending.result(DEADLINE)
+
+
+def test_a_server_that_is_always_being_sent_to_moves_all_the_same(make_relay):
+    relay = make_relay(loops=2, limits=HOUR, log_level="info")
+    relay.load("saying.lua", 'relay.instruction { "say", function(_, text) relay.server("busy"):send(text) end }')
+    say = wire.frame(wire.TEXT, json.dumps({"instruction": "say", "parameters": ["x" * 1000]}))
+    with contextlib.ExitStack() as stack:
+        home, _ = home_and_away(relay, stack)
+        joined(stack.enter_context(peer(relay)), home, "home")  # The next server goes to the other loop.
+        busy = stack.enter_context(narrow_peer(relay, "/s/busy"))
+        talkers = [stack.enter_context(relay.raw(upgraded=True)) for _ in range(4)]
+        is_asked = threading.Event()
+
+        def talk(raw):
+            while not is_asked.is_set():
+                raw.send(say * 10)
+        talking = [begun(talk, raw) for raw in talkers]
+        for _ in range(1000):
+            assert isinstance(busy.message(), str)
+        client = stack.enter_context(peer(relay))
+        near = client.open("busy")
+        reading = begun(lambda: busy.opened().accept())
+        try:
+            reading.result(DEADLINE)
+        finally:
+            is_asked.set()
+        near.accepted()
+        begun(busy.closed)  # Reads whatever is left.
+        for talker in talking:
+            talker.result(DEADLINE)

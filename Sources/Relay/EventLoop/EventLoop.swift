@@ -202,7 +202,7 @@ final class EventLoop: @unchecked Sendable {
         guard !departing.isEmpty else { return }
         departing.removeAll { connection, target in
             // Refused or gone meanwhile: it ends here.
-            guard connection.lifecycle.isAdmitting || connection.lifecycle.isOpen else { return true }
+            guard connection.isDeparting else { return true }
             guard backend.release(&connection.handle) else { return false }
             table.remove(connection)
             channelConnections[connection.id] = nil

@@ -59,6 +59,8 @@ extension Connection {
     func flush() {
         isDirty = false
         guard !lifecycle.isDead else { return removeIfDead() }
+        // What waits goes along: a send that began now would hold the move up, and the next one again.
+        guard !isDeparting else { return }
         // A part at a time, for as long as the socket takes it: what is encrypted cannot be counted by message, and
         // what is taken from a channel's queue cannot be overtaken any more.
         repeat {

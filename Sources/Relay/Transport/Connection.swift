@@ -155,6 +155,9 @@ final class Connection {
         if lifecycle.isOpen { continueNextTurn() }
     }
 
+    /// It will move, unless it is closed first.
+    var isDeparting: Bool { isMoving && (lifecycle.isAdmitting || lifecycle.isOpen) }
+
     /// The app wants it on another loop, where its channels are.
     func move(to index: Int) {
         isPlaced = true
