@@ -10,6 +10,7 @@ import threading
 from typing import NamedTuple
 
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 import wire
 from conditions import DEADLINE, eventually
@@ -235,8 +236,12 @@ class Peer:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        connection = getattr(self.socket, "connection", None)
+        is_open = connection is not None and connection.state is State.OPEN
         self.socket.close()
+        if is_open and kind is None:
+            assert connection.protocol.close_rcvd, "the relay has not answered the close frame"
 
     @property
     def raw(self):
@@ -397,9 +402,10 @@ def apart(relay, stack):
     bound = {}
     while len(bound) < 2:
         name = f"bound-{next(names)}"
-        host, client = stack.enter_context(server(relay, name)), stack.enter_context(peer(relay))
+        host = stack.enter_context(server(relay, name, raw=True))
+        client = stack.enter_context(peer(relay, raw=True))
         joined(client, host, name)
-        local = client.socket.connection.local_address[1]
+        local = client.raw.socket.getsockname()[1]
         (loop,) = [entry["loop"] for entry in relay.listed("connections") if entry["remotePort"] == local]
         bound[loop] = client, host, name
     (client, _, _), (_, host, name) = bound.values()

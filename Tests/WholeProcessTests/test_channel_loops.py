@@ -124,7 +124,8 @@ def test_a_client_that_closes_before_the_answer_is_heard_on_the_other_loop(dista
     near = client.open(name)
     far = host.opened()
     near.close(4321, "never mind")
-    assert far.closed() == (4321, "never mind")
+    # Where the close comes before the client's loop knows whom to tell, it is a client that has left.
+    assert far.closed()[0] in (4321, 1006)
     far.accept()  # They cross.
     host.settle()
     client.settle()
@@ -141,14 +142,12 @@ def test_a_client_that_vanishes_is_heard_on_the_other_loop(distant, how, answer)
         far.accept()
         near.accepted().data(b"half", TEXT | MORE)
         assert far.frame().payload == b"half"
-    connection = client.socket.connection
     if how == "close":
-        client.socket.close()
+        client.raw.send(wire.close_frame(1000))
+    elif how == "reset":
+        client.raw.reset()
     else:
-        if how == "reset":
-            wire.Raw(connection.socket).reset()
-        else:
-            connection.socket.shutdown(socket.SHUT_WR)
+        client.raw.socket.shutdown(socket.SHUT_WR)
     assert far.closed()[0] in ((1000, 1006) if how == "close" else (1006,))
 
 
@@ -162,7 +161,7 @@ def test_a_server_that_vanishes_is_heard_on_the_other_loop(distant, answer):
         near.accepted()
         far.data(b"half", TEXT | MORE)
         assert near.frame().payload == b"half"
-    wire.Raw(host.socket.connection.socket).reset()
+    host.raw.reset()
     if answer == "accepted":
         assert near.closed()[0] == 4004
     else:
@@ -235,12 +234,8 @@ def test_who_does_not_read_on_another_loop_holds_little(loops, distant, payload)
         before = loops.resident_bytes
         loops.forget_peak()
         block = frame(wire.BINARY, encode(BINARY, far.number, payload), key=b"\0\0\0\0")
-        raw = host.socket.connection.socket
-        try:
-            for _ in range(300):
-                raw.sendall(block * 5000)
-        except OSError:
-            pass  # The relay may end who does that.
+        for _ in range(300):
+            host.raw.try_send(block * 5000)  # The relay may end who does that.
         assert loops.peak_bytes - before < 32 * MEBI
 
 
