@@ -28,16 +28,17 @@ STALLS = {
 }
 
 
+def named(way: str, name: str) -> str:
+    """A way through the relayd of that name: `relayd`, or `relayd (epoll)` where several are told apart."""
+    return way + name.removeprefix("relayd")
+
+
 def ways(name: str, relay, pairs: int) -> list[Subject]:
-    """relayd, once for each way that a message can go; `relay` makes a subject of it. `name` tells several apart."""
-
-    def named(way: str) -> str:
-        return way if name == "relayd" else f"{way} ({name.partition('(')[2]}"
-
-    pipe = relay(named(PIPE), "relayd, one loop, bench/scripts/pair.lua, --io auto: the raw pair path", scenario="pair",
+    """relayd, once for each way that a message can go; `relay` makes a subject of it."""
+    pipe = relay(named(PIPE, name), "relayd, one loop, bench/scripts/pair.lua: the raw pair path", scenario="pair",
                  compared_with=("HAProxy", "node ws"))
     return [pipe] + [
-        relay(named(way), what, scenario="channel", compared_with=(pipe.name, "node ws"),
+        relay(named(way, name), what, scenario="channel", compared_with=(pipe.name, "node ws"),
               options=tuple(str(pairs) if option == "PAIRS" else option for option in options))
         for way, (what, options) in WAYS.items()]
 

@@ -103,12 +103,13 @@ def at_least(what: str, target: float, measured: float) -> list[str]:
             "met" if measured >= target else f"missed by {(1 - measured / target) * 100:.0f} %"]
 
 
-def channel_table(results: dict[str, dict]) -> str:
-    if not any(channels.PIPE in found for found in results.values()):
+def channel_table(results: dict[str, dict], ours: str) -> str:
+    if not results or not ours:
         return ""
     rows = []
     for load, found in results.items():
-        ratios = [median(ratios_of(found, way, channels.PIPE)) for way in channels.WAYS]
+        ratios = [median(ratios_of(found, channels.named(way, ours), channels.named(channels.PIPE, ours)))
+                  for way in channels.WAYS]
         rows.append([load] + [f"{ratio:.2f} {verdict(ratio, CHANNEL_RATIO)}" for ratio in ratios])
     return (f"CPU per message of a channel, to `{channels.PIPE}`, median of the ratios within a round "
             f"(≤ {CHANNEL_RATIO}):\n\n" + table(["load", *channels.WAYS], rows))
@@ -148,7 +149,7 @@ def channel_rows(findings) -> list[list[str]]:
 
 
 def section(findings) -> str:
-    text = pair_table(findings.pairs, findings.ours) + channel_table(findings.channels)
+    text = pair_table(findings.pairs, findings.ours) + channel_table(findings.channels, findings.ours)
     rows = pair_rows(findings, findings.ours) + other_rows(findings, findings.ours) + channel_rows(findings)
     if rows:
         text += ("\n" if text else "") + table(["what", "target", "measured", ""], rows)
