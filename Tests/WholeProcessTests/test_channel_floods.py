@@ -244,7 +244,8 @@ def test_frames_of_channels_that_are_over_hold_nothing(dam, kind):
 
 
 @pytest.mark.timeout(240)
-def test_memory_is_that_of_the_first_time_after_the_fifth(dam):
+def test_memory_stops_growing(dam):
+    """What is leaked grows each time; what the allocator keeps for the next time comes to an end."""
     def storm():
         with server(dam, raw=True) as host, peer(dam) as client, contextlib.ExitStack() as stack:
             ends = [joined(client, host) for _ in range(300)]
@@ -262,12 +263,12 @@ def test_memory_is_that_of_the_first_time_after_the_fifth(dam):
                 assert far.receive() == b"x" * 50_000
         eventually(lambda: len(channels(dam)) == 1, "all are over")
 
-    storm()
-    storm()
-    before = dam.resident_bytes
-    for _ in range(3):
-        storm()
-    assert dam.resident_bytes - before < 4 * MEBI
+        return dam.resident_bytes
+
+    held = [storm() for _ in range(8)]
+    while held[-1] - held[-8] >= MEBI:
+        assert len(held) < 64, [size >> 10 for size in held]
+        held.append(storm())
 
 
 def test_a_thousand_channels_on_one_connection_are_quick_to_make_and_all_end_with_it(dam):

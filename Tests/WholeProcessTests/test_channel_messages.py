@@ -246,7 +246,7 @@ def test_two_hundred_clean_clients_of_one_server_do_not_mix(wires):
                 client.send(frame(wire.TEXT, f"{index} {turn}"))
         for turn in range(10):
             for index, client in enumerate(clients):
-                assert client.read_message() == f"{index} {turn}"
+                assert client.read_streamed_message() == f"{index} {turn}"
 
 
 def test_a_message_begins_before_another_channels_has_ended(wires):

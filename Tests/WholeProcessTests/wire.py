@@ -226,6 +226,16 @@ class Raw:
                 return payload.decode() if opcode == TEXT else payload
             assert opcode in (PING, PONG), f"opcode {opcode:#x}: {payload!r}"
 
+    def read_streamed_message(self):
+        """The next message of a channel, which comes in as many fragments as the relay received it in."""
+        opcode, message, is_final = self.read_fragment()
+        assert opcode in (TEXT, BINARY), f"opcode {opcode:#x}: {message!r}"
+        while not is_final:
+            continuation, payload, is_final = self.read_fragment()
+            assert continuation == CONTINUATION, f"opcode {continuation:#x}: {payload!r}"
+            message += payload
+        return message.decode() if opcode == TEXT else message
+
     def read_close(self):
         """(code, reason) of the close frame, whatever comes before it; code is None for an empty one."""
         while True:
