@@ -65,7 +65,8 @@ final class Multiplexer {
     private(set) var measuredBurst = leastBurst
     private var windowStart: UInt64 = 0
     private var windowBytes = 0
-    private var lastTaken: UInt64 = 0
+    /// What it took last, and when.
+    private var lastTaken = (bytes: 0, at: UInt64(0))
     /// What the socket has taken since its slowness is being watched.
     var takenBytes = 0
 
@@ -248,12 +249,13 @@ final class Multiplexer {
     /// The socket has taken `count` bytes, all that it was given or not; `more` waits. True where the burst that the
     /// socket's rate allows has changed.
     ///
-    /// What is taken at once shows that what came before has left the kernel: the next burst may be twice as large.
-    /// What takes its time is measured.
+    /// What is taken at once shows that what came before has left the kernel meanwhile: the next burst may be twice as
+    /// large, where that rate bears it. What takes its time is measured.
     func took(_ count: Int, all: Bool, more: Bool, at now: UInt64) -> Bool {
         takenBytes &+= count
-        burst = all && now &- lastTaken <= 1 ? min(burst &* 2, Self.mostBurst) : measuredBurst
-        lastTaken = now
+        let shown = all ? lastTaken.bytes &* Self.burstMilliseconds / Int(max(1, now &- lastTaken.at)) : 0
+        burst = max(measuredBurst, min(burst &* 2, shown, Self.mostBurst))
+        lastTaken = (count, now)
         guard more else {
             windowStart = 0
             return false
