@@ -122,7 +122,7 @@ static void nothing(struct multiplex *multiplex) {
     (void)multiplex;
 }
 
-static const struct connection_events cleanEvents = {clean_opened, clean_message, NULL};
+static const struct connection_events cleanEvents = {.opened = clean_opened, .message = clean_message};
 static const struct multiplex_events farEvents = {nothing, asked, NULL, far_piece};
 static const struct multiplex_events nearEvents = {nothing, NULL, channel_ready, near_piece};
 

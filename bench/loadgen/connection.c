@@ -83,6 +83,11 @@ void connection_listen(const struct target *target, const struct connection_even
     loop_watch(listener, true, EPOLLIN);
 }
 
+static void opened(struct connection *connection) {
+    connection->state = OPEN;
+    connection->events->opened(connection);
+}
+
 static void accept_all(struct connection *listener) {
     for (int fd; (fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
         struct connection *connection = make(fd, listener->target, listener->events, NULL);
@@ -91,12 +96,14 @@ static void accept_all(struct connection *listener) {
         send_at_once(fd);
         if (listener->target->isTLS) connection->tls = tls_server(fd);
         loop_watch(connection, true, EPOLLIN);
+        if (connection->events->bytes != NULL) opened(connection);
     }
     if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) fail(EXIT_LOST, "accept: %s", strerror(errno));
 }
 
 /// A client sends its opening handshake with a key of its own; a back end waits for one.
 static void shake_hands(struct connection *connection) {
+    if (connection->events->bytes != NULL) return opened(connection);
     connection->state = SHAKING_HANDS;
     if (connection->isServer) return;
     uint32_t nonce[4] = {next_random(), next_random(), next_random(), next_random()};
@@ -236,8 +243,7 @@ static size_t take_handshake(struct connection *connection, const char *bytes, s
         taken = handshake_check(&connection->handshake, bytes, length);
     }
     if (taken == 0) return 0;
-    connection->state = OPEN;
-    connection->events->opened(connection);
+    opened(connection);
     return taken;
 }
 
@@ -246,9 +252,11 @@ static size_t take(struct connection *connection, char *bytes, size_t length) {
     size_t taken = 0;
     if (connection->state == SHAKING_HANDS) taken = take_handshake(connection, bytes, length);
     while (connection->state == OPEN && !connection->closeIsReceived && !connection->isPaused) {
-        size_t frame = take_frame(connection, bytes + taken, length - taken);
-        if (frame == 0) break;
-        taken += frame;
+        char *rest = bytes + taken;
+        size_t piece = connection->events->bytes != NULL ? connection->events->bytes(connection, rest, length - taken)
+                                                         : take_frame(connection, rest, length - taken);
+        if (piece == 0) break;
+        taken += piece;
     }
     return taken;
 }
@@ -317,6 +325,11 @@ void connection_send(struct connection *connection, enum opcode opcode, const vo
     char *payload = connection_begin(connection, opcode, length);
     if (length > 0) memcpy(payload, bytes, length);
     connection_end(connection);
+}
+
+void connection_write(struct connection *connection, const void *bytes, size_t length) {
+    bytes_append(&connection->output, bytes, length);
+    if (!connection->isWaitingForWritable) loop_flush_later(connection);
 }
 
 void connection_flush(struct connection *connection) {

@@ -25,6 +25,9 @@ struct connection_events {
     /// Both close frames have passed and the socket is closed; the connection is about to be freed. NULL where nobody
     /// may close: then a close from the relay ends the run.
     void (*closed)(struct connection *connection);
+    /// Where it is set the connection is no WebSocket but plain bytes: takes what is complete off the front and returns
+    /// how much that was, 0 where more must come.
+    size_t (*bytes)(struct connection *connection, const char *bytes, size_t length);
 };
 
 struct connection {
@@ -59,6 +62,9 @@ void connection_listen(const struct target *target, const struct connection_even
 
 /// Sends one unfragmented message.
 void connection_send(struct connection *connection, enum opcode opcode, const void *bytes, size_t length);
+
+/// Sends bytes as they are, on a connection that is no WebSocket.
+void connection_write(struct connection *connection, const void *bytes, size_t length);
 
 /// Starts a message of exactly `length` bytes and returns where to write its payload; `connection_end` masks it. No
 /// other call on the connection may come between.

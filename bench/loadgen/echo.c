@@ -20,7 +20,7 @@ static void closed(struct connection *connection) {
     (void)connection;
 }
 
-const struct connection_events echoEvents = {opened, send_back, closed};
+const struct connection_events echoEvents = {.opened = opened, .message = send_back, .closed = closed};
 
 void echo_ask(struct connection *connection) {
     connection_send(connection, OPCODE_TEXT, question, sizeof question - 1);

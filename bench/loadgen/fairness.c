@@ -65,7 +65,7 @@ static void bulk_message(struct connection *connection, enum opcode opcode, cons
     fail(EXIT_LOST, "a client that sends bulk was sent \"%.*s\"", length < 200 ? (int)length : 200, bytes);
 }
 
-static const struct connection_events bulkEvents = {bulk_opened, bulk_message, NULL};
+static const struct connection_events bulkEvents = {.opened = bulk_opened, .message = bulk_message};
 
 static void open_bulk(void) {
     for (int i = 0; i < BULK_BYTES; i++) run.message[i] = (char)(i % 251);

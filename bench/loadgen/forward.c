@@ -14,7 +14,8 @@ struct load load_from(const struct options *options) {
     return (struct load){
         .target = &options->target,
         .backend = options->backend,
-        .process = options->process,
+        .processes = options->processes,
+        .processCount = options->processCount,
         .pairs = options->pairs,
         .inFlight = options->inFlight,
         .payloadBytes = options->payloadBytes,
@@ -104,7 +105,7 @@ static void admin_message(struct connection *connection, enum opcode opcode, con
     histogram_record(&replacer.callTime, replacer.repliedAt - replacer.requestedAt);
 }
 
-static const struct connection_events adminEvents = {admin_opened, admin_message, NULL};
+static const struct connection_events adminEvents = {.opened = admin_opened, .message = admin_message};
 
 /// Puts the next body.
 static void replace(int64_t time) {

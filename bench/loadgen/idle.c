@@ -22,7 +22,7 @@ static void idle_message(struct connection *connection, enum opcode opcode, cons
     fail(EXIT_LOST, "an idle connection was sent \"%.*s\"", length < 200 ? (int)length : 200, bytes);
 }
 
-static const struct connection_events idleEvents = {idle_opened, idle_message, NULL};
+static const struct connection_events idleEvents = {.opened = idle_opened, .message = idle_message};
 
 static void settle(int64_t duration) {
     for (int64_t end = now() + duration; now() < end;) loop_turn(10000000);

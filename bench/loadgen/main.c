@@ -20,6 +20,8 @@ static const struct scenario scenarios[] = {
     {"fairness", "the same at a fixed rate, while other channels carry whatever they can", fairness_run},
     {"stalled", "the same while other channels are full, because their readers have stopped", stalled_run},
     {"stream", "one TCP stream through a tunnel, from the client to the back end", stream_run},
+    {"webhook", "messages of WebSockets that reach a back end as HTTP requests", webhook_run},
+    {"push", "messages that a back end sends to WebSockets by HTTP requests", push_run},
     {"idle", "connections that say nothing", idle_run},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
@@ -28,8 +30,8 @@ static void print_usage(void) {
     puts("usage: loadgen SCENARIO --url (ws|wss|tcp)://ADDRESS:PORT/ [options]\n\nscenarios:");
     for (int i = 0; i < SCENARIOS; i++) printf("  %-10s%s\n", scenarios[i].name, scenarios[i].summary);
     puts("\noptions:\n"
-         "  --pid N                process of the relay, to read its CPU time and memory; repeatable (stream)\n"
-         "  --backend URL          where to listen, behind a proxy or a tunnel (pair, setup, idle, stream)\n"
+         "  --pid N                process of the relay, to read its CPU time and memory; repeatable\n"
+         "  --backend URL          where to listen, behind what is measured (pair, setup, idle, stream, webhook, push)\n"
          "  --certificate FILE     certificate and key (PEM) of a back end that is wss://\n"
          "  --toward client        the stream comes from the back end (stream)\n"
          "  --core N               pin the generator to this core\n"
@@ -40,7 +42,7 @@ static void print_usage(void) {
          "  --burst N              messages that fall due together at a fixed rate (1)\n"
          "  --warmup SECONDS       before measuring (1)\n"
          "  --seconds SECONDS      measured window (3)\n"
-         "  --credential-file FILE admin credential (replace, and channels)\n"
+         "  --credential-file FILE admin credential (replace, push, and channels)\n"
          "  --servers N            connections of servers that carry the channels; without it, one per pair\n"
          "  --multiplexed N        connections of clients that do; without it, clean ones, one per pair\n"
          "  --server-url URL       where servers connect; without it, where clients do (channels)\n"

@@ -170,7 +170,7 @@ static void opened(struct connection *connection) {
     multiplex->events->opened(multiplex);
 }
 
-static const struct connection_events events = {opened, frame_came, NULL};
+static const struct connection_events events = {.opened = opened, .message = frame_came};
 
 struct target target_at(const struct target *relay, const char *path, const char *credential) {
     struct target target = *relay;

@@ -80,9 +80,9 @@ static void backend_opened(struct connection *connection) {
     (void)connection;
 }
 
-static const struct connection_events nearEvents = {introduce, near_message, NULL};
-static const struct connection_events farEvents = {introduce, far_message, NULL};
-static const struct connection_events backendEvents = {backend_opened, backend_message, NULL};
+static const struct connection_events nearEvents = {.opened = introduce, .message = near_message};
+static const struct connection_events farEvents = {.opened = introduce, .message = far_message};
+static const struct connection_events backendEvents = {.opened = backend_opened, .message = backend_message};
 
 static void open_pair(struct pair *pair) {
     const struct load *load = pairs_load();

@@ -238,7 +238,7 @@ void pairs_run(const struct load *load, struct measurement *measurement) {
     for (uint32_t i = 0; i < load->pairs; i++) pump(&run.pairs[i]);
     run_until(now() + load->warmup);
 
-    if (load->process != 0) measurement->before = usage_of(load->process);
+    measurement->before = usage_of_all(load->processes, load->processCount);
     measurement->ownBefore = usage_of(getpid());
     loop_longest_turn();
     uint64_t relayedBefore = run.relayed;
@@ -249,7 +249,7 @@ void pairs_run(const struct load *load, struct measurement *measurement) {
     measurement->messages = run.relayed - relayedBefore;
     measurement->seconds = (double)(now() - started) / 1e9;
     measurement->longestTurn = loop_longest_turn();
-    if (load->process != 0) measurement->after = usage_of(load->process);
+    measurement->after = usage_of_all(load->processes, load->processCount);
     measurement->ownAfter = usage_of(getpid());
 
     drain();
@@ -269,7 +269,7 @@ void measurement_print_json(const struct load *load, const struct measurement *m
            (double)measurement->messages / measurement->seconds, (double)measurement->setUp / 1e6);
     printf(", \"latencyMicroseconds\": ");
     histogram_print_json(&measurement->latency);
-    if (load->process != 0) {
+    if (load->processCount > 0) {
         double cpu = (double)(after->cpu - before->cpu), user = (double)(after->user - before->user);
         double system = (double)(after->system - before->system), both = user + system > 0 ? user + system : 1;
         double perMessage = cpu / 1e3 / (double)measurement->messages;

@@ -50,7 +50,9 @@ struct load {
     const struct target *target;
     const struct target *backend;  // Where the far ends listen, behind a proxy; NULL: they are clients, too.
     const struct dialect *dialect;
-    pid_t process;  // The relay's; 0 where nothing is to be read of it.
+    // The relay's, or of all relays on the way; none where nothing is to be read of them.
+    const pid_t *processes;
+    int processCount;
     uint32_t pairs, inFlight, burst;
     size_t payloadBytes;
     double messagesPerSecond;  // Relayed; 0: closed loop.

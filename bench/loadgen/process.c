@@ -77,3 +77,17 @@ struct usage usage_of(pid_t process) {
     usage.waited = wait_of_busiest_thread(process);
     return usage;
 }
+
+struct usage usage_of_all(const pid_t *processes, int count) {
+    struct usage all = {0};
+    for (int i = 0; i < count; i++) {
+        struct usage one = usage_of(processes[i]);
+        all.cpu += one.cpu;
+        all.user += one.user;
+        all.system += one.system;
+        all.residentKiB += one.residentKiB;
+        all.peakResidentKiB += one.peakResidentKiB;
+        if (one.waited > all.waited) all.waited = one.waited;
+    }
+    return all;
+}

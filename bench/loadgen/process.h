@@ -16,3 +16,6 @@ struct usage {
 
 /// Reads the usage of `process`. Ends the run where the process does not exist.
 struct usage usage_of(pid_t process);
+
+/// Of several processes: their times and memory together, and the longest wait of one.
+struct usage usage_of_all(const pid_t *processes, int count);

@@ -42,6 +42,8 @@ void channel_run(const struct options *options);
 void fairness_run(const struct options *options);
 void stalled_run(const struct options *options);
 void stream_run(const struct options *options);
+void webhook_run(const struct options *options);
+void push_run(const struct options *options);
 void idle_run(const struct options *options);
 
 /// The load that the options describe, without dialect and hooks.

@@ -49,7 +49,7 @@ static void closed(struct connection *connection) {
     open_next(place);
 }
 
-static const struct connection_events setupEvents = {opened, answered, closed};
+static const struct connection_events setupEvents = {.opened = opened, .message = answered, .closed = closed};
 
 static void open_next(struct place *place) {
     if (!run.isStarting) return;

@@ -87,7 +87,7 @@ static void multiplex_opened(struct multiplex *multiplex) {
     (void)multiplex;
 }
 
-static const struct connection_events clientEvents = {opened, message, NULL};
+static const struct connection_events clientEvents = {.opened = opened, .message = message};
 static const struct multiplex_events multiplexEvents = {multiplex_opened, asked_directly, ready, piece};
 
 static struct multiplex *other(uint32_t index) {

@@ -116,18 +116,6 @@ static void run_for(int64_t duration) {
     for (int64_t end = now() + duration; now() < end;) turn();
 }
 
-/// Of all processes of the tunnel: their CPU time and peaks together, and the longest wait of one.
-static struct usage usage_of_all(const struct options *options) {
-    struct usage all = {0};
-    for (int i = 0; i < options->processCount; i++) {
-        struct usage one = usage_of(options->processes[i]);
-        all.cpu += one.cpu;
-        all.peakResidentKiB += one.peakResidentKiB;
-        if (one.waited > all.waited) all.waited = one.waited;
-    }
-    return all;
-}
-
 void stream_run(const struct options *options) {
     if (options->backend == NULL) fail(EXIT_USAGE, "stream needs --backend");
     for (size_t i = 0; i < sizeof pattern; i++) pattern[i] = (char)(i % PERIOD * 2654435761u >> 24);
@@ -137,12 +125,12 @@ void stream_run(const struct options *options) {
     run.sink = options->isTowardClient ? near : far;
     run_for(options->warmup);
 
-    struct usage before = usage_of_all(options), ownBefore = usage_of(getpid());
+    struct usage before = usage_of_all(options->processes, options->processCount), ownBefore = usage_of(getpid());
     uint64_t receivedBefore = run.received;
     int64_t started = now();
     run_for(options->duration);
     double seconds = (double)(now() - started) / 1e9, bytes = (double)(run.received - receivedBefore);
-    struct usage after = usage_of_all(options), ownAfter = usage_of(getpid());
+    struct usage after = usage_of_all(options->processes, options->processCount), ownAfter = usage_of(getpid());
 
     run.isEnding = true;
     if (shutdown(run.source, SHUT_WR) != 0) fail(EXIT_LOST, "shutdown: %s", strerror(errno));

@@ -74,7 +74,7 @@ static void client_message(struct connection *connection, enum opcode opcode, co
     if (!is_log_line(bytes, length)) refuse(pair, "a message of the client end", bytes, length);
 }
 
-static const struct connection_events clientEvents = {client_opened, client_message, NULL};
+static const struct connection_events clientEvents = {.opened = client_opened, .message = client_message};
 
 static void server_opened(struct connection *connection) {
     static const char text[] = "{\"instruction\":\"create server credential\",\"parameters\":[]}";
@@ -132,7 +132,7 @@ static void server_message(struct connection *connection, enum opcode opcode, co
     }
 }
 
-static const struct connection_events serverEvents = {server_opened, server_message, NULL};
+static const struct connection_events serverEvents = {.opened = server_opened, .message = server_message};
 
 static void open_pair(struct pair *pair) {
     pair->step = CREDENTIAL;
