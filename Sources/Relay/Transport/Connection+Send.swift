@@ -123,7 +123,7 @@ extension Connection {
     /// How fast the socket takes decides how much is put in front of it, here and in the kernel.
     private func took(_ count: Int, all: Bool, _ channels: Multiplexer) {
         guard channels.took(count, all: all, more: !all || channels.hasBacklog, at: loop.now) else { return }
-        System.setUnsentLimit(handle.fileDescriptor, bytes: Int32(channels.measuredBurst))
+        System.setUnsentLimit(handle.fileDescriptor, bytes: Int32(channels.unsentLimit))
     }
 
     /// Part of a pending send has left.

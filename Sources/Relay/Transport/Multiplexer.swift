@@ -62,10 +62,12 @@ final class Multiplexer {
     private static let sparseBytes = 1 << 10
     private(set) var burst = leastBurst
     /// What the socket takes within `burstMilliseconds`, as measured while something waited, within bounds.
-    private(set) var measuredBurst = leastBurst
+    private var measuredBurst = leastBurst
+    /// What the kernel may hold unsent: about a burst. It is told only of large changes.
+    private(set) var unsentLimit = leastBurst
     private var windowStart: UInt64 = 0
     private var windowBytes = 0
-    /// What it took last, and when.
+    /// What it took in the last turn in which it took anything, and when that was.
     private var lastTaken = (bytes: 0, at: UInt64(0))
     /// What the socket has taken since its slowness is being watched.
     var takenBytes = 0
@@ -246,8 +248,8 @@ final class Multiplexer {
         backlogBytes = 0
     }
 
-    /// The socket has taken `count` bytes, all that it was given or not; `more` waits. True where the burst that the
-    /// socket's rate allows has changed.
+    /// The socket has taken `count` bytes, all that it was given or not; `more` waits. True where `unsentLimit` has
+    /// changed.
     ///
     /// What is taken at once shows that what came before has left the kernel meanwhile: the next burst may be twice as
     /// large, where that rate bears it. What takes its time is measured.
@@ -255,25 +257,29 @@ final class Multiplexer {
         takenBytes &+= count
         let shown = all ? lastTaken.bytes &* Self.burstMilliseconds / Int(max(1, now &- lastTaken.at)) : 0
         burst = max(measuredBurst, min(burst &* 2, shown, Self.mostBurst))
-        lastTaken = (count, now)
-        guard more else {
-            windowStart = 0
-            return false
-        }
+        lastTaken = (now == lastTaken.at ? lastTaken.bytes &+ count : count, now)
+        measure(count, more: more, at: now)
+        let mayRise = burst >= 4 &* unsentLimit, mustFall = !all && burst < unsentLimit / 2
+        guard mayRise || mustFall else { return false }
+        unsentLimit = burst
+        return true
+    }
+
+    /// What is taken while more waits is all that the socket can take.
+    private func measure(_ count: Int, more: Bool, at now: UInt64) {
+        guard more else { return windowStart = 0 }
         guard windowStart > 0 else {
             windowStart = now
             windowBytes = 0
-            return false
+            return
         }
         windowBytes &+= count
         let elapsed = now &- windowStart
-        guard elapsed >= Self.windowMilliseconds else { return false }
-        let before = measuredBurst
+        guard elapsed >= Self.windowMilliseconds else { return }
         measuredBurst = min(max(windowBytes &* Self.burstMilliseconds / Int(elapsed), Self.leastBurst), Self.mostBurst)
         burst = measuredBurst
         windowStart = now
         windowBytes = 0
-        return measuredBurst < before / 2 || measuredBurst > before &* 2
     }
 }
 
