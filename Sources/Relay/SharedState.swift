@@ -20,6 +20,16 @@ final class SharedState: @unchecked Sendable {
         var byAddress: [SocketAddress: Int] = [:]
         var byCredential: [String: Int] = [:]
         var isDraining = false
+
+        mutating func enter(_ address: SocketAddress, _ limits: Limits) -> Refusal? {
+            let count = byAddress[address.withoutPort, default: 0]
+            // Everybody on a Unix socket has the same address, which says nothing.
+            guard count < limits.connectionsPerAddress || !address.isInternet else {
+                return .tooManyFromAddress(limit: limits.connectionsPerAddress)
+            }
+            byAddress[address.withoutPort] = count + 1
+            return nil
+        }
     }
     private let counts = Mutex(Counts())
     private let current: Mutex<Configuration>
@@ -57,22 +67,22 @@ final class SharedState: @unchecked Sendable {
 
     // MARK: Counting connections
 
-    /// Counts one more connection, or says why there can be none.
-    func enter(_ address: SocketAddress, _ limits: Limits) -> Refusal? {
+    /// Counts one more connection, or says why there can be none. `address` is nil where it is a proxy's: then
+    /// `enterLate` counts the client's.
+    func enter(_ address: SocketAddress?, _ limits: Limits) -> Refusal? {
         counts.withLock { counts in
             guard counts.connections < limits.connections else {
                 return .tooManyConnections(limit: limits.connections)
             }
-            let key = address.withoutPort
-            let ofAddress = counts.byAddress[key, default: 0]
-            // Everybody on a Unix socket has the same address, which says nothing.
-            guard ofAddress < limits.connectionsPerAddress || !address.isInternet else {
-                return .tooManyFromAddress(limit: limits.connectionsPerAddress)
-            }
+            if let address, let refusal = counts.enter(address, limits) { return refusal }
             counts.connections += 1
-            counts.byAddress[key] = ofAddress + 1
             return nil
         }
+    }
+
+    /// Counts the address of a connection that is counted already.
+    func enterLate(_ address: SocketAddress, _ limits: Limits) -> Refusal? {
+        counts.withLock { $0.enter(address, limits) }
     }
 
     /// Counts one more connection of a credential; false where it has as many as it may.
@@ -89,11 +99,11 @@ final class SharedState: @unchecked Sendable {
     func left(_ connection: Connection) {
         directory.remove(connection.id)
         guard connection.isCounted else { return }
-        let key = connection.address.withoutPort
+        let address = connection.isAddressCounted ? connection.address.withoutPort : nil
         let credential = connection.credentialID
         let isLast = counts.withLock { counts in
             counts.connections -= 1
-            Self.decrement(&counts.byAddress, key)
+            if let address { Self.decrement(&counts.byAddress, address) }
             if let credential { Self.decrement(&counts.byCredential, credential) }
             return counts.isDraining && counts.connections == 0
         }

@@ -102,7 +102,7 @@ def test_the_examples_are_served_only_when_they_are_on(shared_relay, make_relay)
         assert response.values("x-content-type-options") == ["nosniff"]
         assert response.values("access-control-allow-origin") == []
     redirect = get(relay, "/examples")
-    assert (redirect.status, redirect.values("location")) == (308, ["/examples/"])
+    assert (redirect.status, redirect.values("location")) == (308, ["examples/"])
     for path in ["/examples/none", "/examples/chat.html/", "/examples//", "/examples/examples/"]:
         assert get(relay, path).status == 404
 

@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosed
 
 from certificates import Pair, openssl
 from conditions import eventually
-from relay import SCRIPTS, TEST_SCRIPTS, Relay, ping_pong, run_relayd
-from wire import CLOSE, TEXT, close_frame, frame
+from relay import SCRIPTS, TEST_SCRIPTS, Relay, answer, ping_pong, run_relayd
+from wire import CLOSE, TEXT, close_frame, frame, head, upgrade_head
 
 ECHO = TEST_SCRIPTS / "echo.lua"
 
@@ -245,13 +245,9 @@ def test_while_the_relay_drains_messages_still_flow_and_nobody_new_is_let_in():
         relay.signal(signal.SIGTERM)
         relay.logs("draining")
 
-        def is_refused():
-            try:
-                relay.raw().socket.close()
-            except ConnectionRefusedError:
-                return True
-
-        eventually(is_refused, "the listener is closed")
+        for asked in [upgrade_head(), head("GET /readyz HTTP/1.1", "Host: a"), head("GET /healthz HTTP/1.1", "Host: a")]:
+            status, received = answer(relay, asked)
+            assert status == 503 and b"\r\nretry-after:" in received.lower()
         for client in clients:
             try:
                 ping_pong(client)

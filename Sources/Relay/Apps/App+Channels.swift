@@ -82,7 +82,11 @@ extension App {
     private func decide(_ request: ChannelRequest) {
         guard let client = members[request.client] else { return }
         let right = "connect:\(request.server):\(request.port)"
-        guard client.isAdmin || client.credential?.allows(connect: request.server, port: request.port) == true else {
+        let service = ListenerURL.Service(server: request.server, port: request.port)
+        guard
+            client.isAdmin || client.here?.listener.service == service
+                || client.credential?.allows(connect: request.server, port: request.port) == true
+        else {
             guard client.credential != nil else {
                 return reject(request, ChannelReject.unauthorized, "This takes a credential with the right \(right).")
             }

@@ -45,6 +45,10 @@ package struct Configuration: Sendable, Equatable {
     package var drainTimeout: Duration = .seconds(10)
     /// `scheme://host[:port]`, lower case, the only Origins that handshakes may carry; empty allows any.
     package var allowedOrigins: [String] = []
+    /// Who may say on whose behalf it connects.
+    package var trustedProxies: [CIDR] = []
+    /// What all paths begin with, as in `/relay`; empty: nothing.
+    package var basePath: String = ""
     /// Whether the example pages are served.
     package var examples: Bool = false
     /// By the setting's name; a missing one is `default`. No part of equality.

@@ -66,7 +66,7 @@ extension Configuration {
     package static let settings: [ConfigurationSetting] = [
         ConfigurationSetting(
             "listen", isList: true, changesLive: false,
-            range: "ws://HOST:PORT, wss://HOST:PORT or unix:PATH, with ?auth=TOKEN and ?livecode=1",
+            range: "ws://HOST:PORT, wss://HOST:PORT or unix:PATH; behind ?: \(ListenerURL.items)",
             "Where the relay listens.",
             values: { $0.listeners.map(\.description) },
             isSame: { $0.listeners == $1.listeners },
@@ -144,6 +144,28 @@ extension Configuration {
                 configuration.allowedOrigins = origins
             }),
         ConfigurationSetting(
+            "trustedProxies", isList: true, changesLive: true, range: "addresses and ranges, as in 10.0.0.0/8",
+            "Proxies whose X-Forwarded-For, Forwarded and PROXY headers are believed.",
+            values: { $0.trustedProxies.map(\.description) },
+            take: { (texts, configuration) throws(ConfigurationError) in
+                var proxies: [CIDR] = []
+                for text in texts {
+                    guard let range = CIDR(text) else {
+                        throw ConfigurationError(
+                            "trustedProxies has \"\(text)\", but takes addresses and ranges, as in 10.0.0.0/8.")
+                    }
+                    proxies.append(range)
+                }
+                configuration.trustedProxies = proxies
+            }),
+        ConfigurationSetting(
+            "basePath", changesLive: true, range: "a path, as in /relay",
+            "What every path begins with, for a proxy that passes part of a site on as it is.",
+            values: { $0.basePath.isEmpty ? [] : [$0.basePath] },
+            take: { (texts, configuration) throws(ConfigurationError) in
+                configuration.basePath = try pathPrefix(texts[0])
+            }),
+        ConfigurationSetting(
             "examples", changesLive: true, range: "true or false",
             "Serve the example pages, at /examples/.",
             values: { [String($0.examples)] },
@@ -205,6 +227,18 @@ private func checkPath(_ text: String, of name: String) throws(ConfigurationErro
     guard !text.isEmpty, !text.utf8.contains(0) else {
         throw ConfigurationError("\(name) must be a path, not an empty text.")
     }
+}
+
+/// A path as requests begin with it: without a slash at its end.
+private func pathPrefix(_ text: String) throws(ConfigurationError) -> String {
+    let path = text.hasSuffix("/") ? String(text.dropLast()) : text
+    let segments = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst()
+    guard path.isEmpty || path.hasPrefix("/"), !segments.contains(where: { ["", ".", ".."].contains($0) }),
+        path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }), !path.contains(where: { "?#%".contains($0) })
+    else {
+        throw ConfigurationError("basePath is \"\(text)\", but must be a path without escapes, as in /relay.")
+    }
+    return path
 }
 
 /// An origin as browsers write it (RFC 6454 §6.2): lower case, without a path; a default port is left out.

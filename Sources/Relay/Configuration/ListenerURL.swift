@@ -1,5 +1,5 @@
 /// Where the relay listens and what it asks of whoever connects there (DESIGN §5): `ws://HOST:PORT`,
-/// `wss://HOST:PORT`, `unix:PATH`, with the query items `auth=TOKEN` and `livecode=1`.
+/// `wss://HOST:PORT`, `unix:PATH`, with the query items of `items`.
 ///
 /// The token is in `token` and nowhere else: `description` redacts it.
 package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
@@ -9,6 +9,20 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
         case internet(host: String, port: UInt16)
         case unix(path: String)
     }
+
+    /// The server and its port that every connection is a clean client of.
+    package struct Service: Hashable, Sendable {
+        package let server: ServerID
+        package let port: UInt16
+
+        package init(server: ServerID, port: UInt16) {
+            self.server = server
+            self.port = port
+        }
+    }
+
+    /// What may stand in the query.
+    static let items = "auth=TOKEN, livecode=1, proxy=v1|v2|any, server=NAME&port=N"
 
     /// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of them a NUL.
     static let longestUnixPath = 107
@@ -20,12 +34,20 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
     package let token: String?
     /// Whether node-livecode's log lines are sent to every connection (DESIGN §6).
     package let livecode: Bool
+    /// The PROXY header that every connection must begin with.
+    package let proxyVersion: ProxyHeader.Version?
+    package let service: Service?
 
-    package init(address: Address, isSecure: Bool = false, token: String? = nil, livecode: Bool = false) {
+    package init(
+        address: Address, isSecure: Bool = false, token: String? = nil, livecode: Bool = false,
+        proxyVersion: ProxyHeader.Version? = nil, service: Service? = nil
+    ) {
         self.address = address
         self.isSecure = isSecure
         self.token = token
         self.livecode = livecode
+        self.proxyVersion = proxyVersion
+        self.service = service
     }
 
     /// Reads what `--listen` takes.
@@ -50,7 +72,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
                 "listener \"\(place)\" must be ws://HOST:PORT, wss://HOST:PORT or unix:PATH, "
                     + "as in ws://127.0.0.1:8087.")
         }
-        var token: String?, livecode: Bool?
+        var token: String?, livecode: Bool?, proxyVersion: ProxyHeader.Version?, server: ServerID?, port: UInt16?
         let query = mark == text.endIndex ? text[mark...] : text[text.index(after: mark)...]
         for item in query.split(separator: "&") {
             let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
@@ -65,16 +87,34 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
                     throw ConfigurationError("listener \(place): livecode must be 1 or 0, not \"\(value)\".")
                 }
                 livecode = value == "1"
-            case "proxy", "server", "port":
-                throw ConfigurationError(
-                    "listener \(place): this version does not support the item \"\(parts[0])\" yet.")
+            case "proxy":
+                guard proxyVersion == nil else { throw Self.twice("proxy", place) }
+                proxyVersion = ProxyHeader.Version(rawValue: value)
+                guard proxyVersion != nil else {
+                    throw ConfigurationError("listener \(place): proxy must be v1, v2 or any, not \"\(value)\".")
+                }
+            case "server":
+                guard server == nil else { throw Self.twice("server", place) }
+                server = try Self.server(value, of: place)
+            case "port":
+                guard port == nil else { throw Self.twice("port", place) }
+                port = Self.portNumber(Substring(value))
+                guard port != nil else {
+                    throw ConfigurationError("listener \(place): port must be from 0 to 65535, not \"\(value)\".")
+                }
             default:
                 throw ConfigurationError(
-                    "listener \(place): there is no item \"\(parts[0])\"; a listener takes auth=TOKEN and livecode=1.")
+                    "listener \(place): there is no item \"\(parts[0])\"; a listener takes \(Self.items).")
             }
         }
         self.token = token
         self.livecode = livecode ?? false
+        self.proxyVersion = proxyVersion
+        switch (server, port) {
+        case (nil, nil): service = nil
+        case (let server?, let port?): service = Service(server: server, port: port)
+        default: throw ConfigurationError("listener \(place): server=NAME and port=N go together.")
+        }
     }
 
     /// The URL without the query: what `listening` prints, with `port` in place of the one asked for.
@@ -89,7 +129,9 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
     }
 
     package var description: String {
-        let items = (token == nil ? [] : ["auth=…"]) + (livecode ? ["livecode=1"] : [])
+        var items = (token == nil ? [] : ["auth=…"]) + (livecode ? ["livecode=1"] : [])
+        if let proxyVersion { items.append("proxy=\(proxyVersion.rawValue)") }
+        if let service { items.append("server=\(service.server)&port=\(service.port)") }
         return items.isEmpty ? location() : location() + "?" + items.joined(separator: "&")
     }
 }
@@ -163,6 +205,18 @@ extension ListenerURL {
                     + "\(longestUnixPath).")
         }
         return .unix(path: String(path))
+    }
+
+    /// A server's id as in a path (`Route`), percent-encoded where needed.
+    private static func server(_ text: String, of place: Substring) throws(ConfigurationError) -> ServerID {
+        guard let decoded = PercentEncoding.decode(text.utf8), let name = String(validating: decoded, as: UTF8.self),
+            (1...ServerID.maximumNameBytes).contains(decoded.count), decoded.allSatisfy({ $0 >= 0x20 && $0 != 0x7f })
+        else {
+            throw ConfigurationError(
+                "listener \(place): a server's name has 1 to \(ServerID.maximumNameBytes) bytes and no control "
+                    + "characters.")
+        }
+        return Route.serverID(name)
     }
 
     /// A token as it is compared: percent-decoded, visible ASCII only, because it must fit into a header and a

@@ -20,9 +20,13 @@ package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
         }
         var v6 = in6_addr()
         guard inet_pton(AF_INET6, String(plain), &v6) == 1 else { return nil }
-        var bits: UInt128 = 0
-        withUnsafeBytes(of: &v6) { for byte in $0 { bits = bits << 8 | UInt128(byte) } }
-        if bits >> 32 == 0xffff {
+        self = withUnsafeBytes(of: &v6) { IPAddress(networkOrder: $0) }
+    }
+
+    /// From 4 or 16 bytes in network order.
+    init(networkOrder bytes: some Collection<UInt8>) {
+        let bits = bytes.reduce(UInt128(0)) { $0 << 8 | UInt128($1) }
+        if bytes.count == 4 || bits >> 32 == 0xffff {
             self.init(ipv4: UInt32(truncatingIfNeeded: bits))
         } else {
             self.init(ipv6: bits)

@@ -53,8 +53,6 @@ final class ConnectionTable {
         listeners.append(listener)
     }
 
-    var allListeners: [Listener] { listeners }
-
     /// Every connection; a copy, so that closing them while going through is fine.
     var all: [Connection] { slots.compactMap(\.connection) }
 }

@@ -21,6 +21,7 @@ final class EventLoop: @unchecked Sendable {
     /// Milliseconds of the monotonic clock, read once a turn.
     private(set) var now = System.monotonicMilliseconds()
     private(set) var limits: Limits
+    private(set) var trustedProxies: [CIDR]
     /// The apps whose home is this loop.
     var apps: [String: App] = [:]
     /// Set once the relay drains: nothing new is let in.
@@ -61,6 +62,7 @@ final class EventLoop: @unchecked Sendable {
         self.index = index
         self.shared = shared
         limits = shared.configuration.limits
+        trustedProxies = shared.configuration.trustedProxies
         self.backend = backend
         mailbox = try Mailbox()
         try watch(mailbox.fileDescriptor, IOToken(.mailbox))
@@ -313,6 +315,7 @@ final class EventLoop: @unchecked Sendable {
             }
         case .configurationChanged:
             limits = shared.configuration.limits
+            trustedProxies = shared.configuration.trustedProxies
             for app in apps.values { app.limitsChanged(limits) }
             for connection in table.all { connection.limitsChanged() }
         case .drain(let milliseconds):
@@ -355,14 +358,15 @@ final class EventLoop: @unchecked Sendable {
 
     private func accepted(_ fileDescriptor: Int32, from address: SocketAddress, on token: IOToken) {
         guard let listener = table.listener(token) else { return System.close(fileDescriptor) }
-        let refusal = isDraining ? Refusal.draining : shared.enter(address, limits)
+        let isProxy = listener.settings.proxyVersion != nil || trustedProxies.contains(address)
+        let refusal = isDraining ? Refusal.draining : shared.enter(isProxy ? nil : address, limits)
         if refusal != nil {
             guard refusedCount < Self.maximumRefused else { return System.close(fileDescriptor) }
             refusedCount += 1
         }
         let connection = Connection(
             fileDescriptor: fileDescriptor, address: address, listener: listener.settings, loop: self,
-            isCounted: refusal == nil)
+            isCounted: refusal == nil, isAddressCounted: refusal == nil && !isProxy)
         table.insert(connection)
         shared.directory.set(connection.id, loop: index)
         guard backend.add(&connection.handle) else { return remove(connection) }
@@ -391,7 +395,7 @@ final class EventLoop: @unchecked Sendable {
     }
 
     private func resumeListener(_ token: IOToken) {
-        guard let listener = table.listener(token), !isDraining else { return }
+        guard let listener = table.listener(token) else { return }
         if reserve < 0 { reserve = open("/dev/null", O_RDONLY | O_CLOEXEC) }
         backend.resumeReceive(&listener.handle)
     }
@@ -400,10 +404,7 @@ final class EventLoop: @unchecked Sendable {
 
     private func drain(within milliseconds: UInt64) {
         guard !isDraining else { return }
-        isDraining = true
-        for listener in table.allListeners {
-            backend.close(&listener.handle, abandoning: nil)
-        }
+        isDraining = true  // Listeners stay: who comes now is told so, health checks among them.
         _ = wheel.schedule(at: now + milliseconds, payload: IOToken(.mailbox).rawValue)
         // Spread over half of the window, so that those who come back do not all come at once (DESIGN §10).
         let window = max(1, milliseconds / 2)

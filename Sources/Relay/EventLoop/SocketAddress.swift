@@ -43,6 +43,25 @@ package struct SocketAddress: Hashable, Sendable {
         }
     }
 
+    init(_ address: IPAddress, port: UInt16) {
+        if address.isIPv4 {
+            let mapped = UInt64(UInt32(truncatingIfNeeded: address.bits).bigEndian) << 32 | 0xFFFF_0000
+            self.init(high: 0, low: mapped, port: port, kind: .ipv4)
+        } else {
+            let (high, low) = (UInt64(address.bits >> 64), UInt64(truncatingIfNeeded: address.bits))
+            self.init(high: high.bigEndian, low: low.bigEndian, port: port, kind: .ipv6)
+        }
+    }
+
+    /// Without the port; nil on a Unix socket.
+    var ip: IPAddress? {
+        switch kind {
+        case .unix: nil
+        case .ipv4: IPAddress(ipv4: UInt32(truncatingIfNeeded: low >> 32).bigEndian)
+        case .ipv6: IPAddress(ipv6: UInt128(high.bigEndian) << 64 | UInt128(low.bigEndian))
+        }
+    }
+
     package var isInternet: Bool { kind != .unix }
 
     /// The key under which connections of one address are counted: the port does not count.

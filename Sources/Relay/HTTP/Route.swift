@@ -23,9 +23,17 @@ enum Route: Hashable, Sendable {
 
     static let defaultApp = "default"
 
-    /// The route of a path as it came in the request target, percent-encoded.
-    static func parse(_ path: String) -> Route {
-        guard path.utf8.first == UInt8(ascii: "/") else { return .badRequest }
+    /// The route of a path as it came in the request target, percent-encoded. With a base path (`/relay`) everything
+    /// lies below that.
+    static func parse(_ whole: String, below base: String = "") -> Route {
+        guard whole.utf8.first == UInt8(ascii: "/") else { return .badRequest }
+        guard whole.utf8.starts(with: base.utf8) else { return .notFound }
+        let rest = whole.utf8.dropFirst(base.utf8.count)
+        guard rest.isEmpty || rest.first == UInt8(ascii: "/") else { return .notFound }
+        return parse(path: rest.isEmpty ? "/" : String(decoding: rest, as: UTF8.self))
+    }
+
+    private static func parse(path: String) -> Route {
         var segments: [String] = []
         if path != "/" {
             for encoded in path.utf8.dropFirst().split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false) {
@@ -90,7 +98,7 @@ enum Route: Hashable, Sendable {
     }
 
     /// Digits as a number is written (no leading zeros) are a number, everything else is a name.
-    private static func serverID(_ segment: String) -> ServerID {
+    static func serverID(_ segment: String) -> ServerID {
         if segment.utf8.allSatisfy(HTTPCharacter.isDigit), let number = Int64(segment), String(number) == segment {
             return .number(number)
         }

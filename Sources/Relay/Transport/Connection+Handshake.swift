@@ -24,12 +24,15 @@ extension Connection {
             refuse(status, "\(reason)")
         case .head(let head, let length):
             unread = Array(rest.dropFirst(length))
-            route(head)
+            if believe(head) { route(head) }
         }
     }
 
     private func route(_ head: RequestHead) {
-        switch Route.parse(head.path) {
+        if let service = listener.service {
+            return upgrade(head, app: Route.defaultApp, .client(service.server, port: service.port))
+        }
+        switch Route.parse(head.path, below: loop.shared.configuration.basePath) {
         case .instruction(let app):
             upgrade(head, app: app, .instruction)
         case .cleanClient(let app, let server, let port):
@@ -45,9 +48,7 @@ extension Connection {
         case .health:
             respond(to: head, .ok, "ok\n")
         case .ready:
-            loop.isDraining
-                ? respond(to: head, .serviceUnavailable, "draining\n")
-                : respond(to: head, .ok, "ready\n")
+            respond(to: head, .ok, "ready\n")  // One that drains has said 503 already: `EventLoop.accepted`.
         case .file(let path):
             respond(to: head, filePath: path)
         case .badRequest:
@@ -75,7 +76,9 @@ extension Connection {
         }
         guard let file = shared.files[path] else {
             guard shared.files[path + "/"] != nil else { return refuse(.notFound, "There is nothing at this path.") }
-            return refuse(.permanentRedirect, "This path ends with a slash.", headers: [("Location", path + "/")])
+            // Relative to the request's own path, which a proxy may have changed (RFC 9110 §10.2.2).
+            let name = path.split(separator: "/").last ?? ""
+            return refuse(.permanentRedirect, "This path ends with a slash.", headers: [("Location", "\(name)/")])
         }
         let bytes = HTTPResponse.encode(
             .ok, headers: StaticFile.headers(for: path), contentType: file.contentType, body: file.body, close: true)
@@ -101,6 +104,10 @@ extension Connection {
             metadata: ["remote": "\(address.host)", "status": "\(status.code)", "reason": "\(reason)"])
         queueBytes(HTTPResponse.encode(status, headers: headers, body: reason + "\n", close: true))
         finish()
+    }
+
+    func refuse(_ refusal: Refusal) {
+        refuse(.serviceUnavailable, refusal.reason, headers: [("Retry-After", "5")])
     }
 
     // MARK: Upgrade
@@ -154,6 +161,8 @@ extension Connection {
 
     /// Looks for a token where DESIGN §5 says, in its order, and decides what it is worth. False: answer 401.
     private func authorize(_ head: RequestHead, bearer: String?, app: String) -> Bool {
+        // Who listens for one server's clients lets them in; what they present is the server's to judge.
+        if listener.service != nil, listener.authToken == nil { return true }
         guard let token = presentedToken(head, bearer) else { return listener.authToken == nil }
         if let expected = listener.authToken, Digest.constantTimeEqual(token, expected) { return true }
         let shared = loop.shared

@@ -6,7 +6,7 @@ extension Connection {
     func received(_ bytes: UnsafeMutableRawBufferPointer) {
         if lifecycle.ignoresInput { return }
         deadlines.lastReceived = loop.now
-        if let secure {
+        if let secure, !lifecycle.isReadingProxyHeader {
             decrypt(UnsafeRawBufferPointer(bytes), secure)
         } else {
             consume(bytes)
@@ -15,7 +15,7 @@ extension Connection {
         if lifecycle.isAdmitting, pendingUpgrade != nil, app == nil, !isMoving { proceed() }
     }
 
-    private func decrypt(_ ciphertext: UnsafeRawBufferPointer, _ secure: SecureLayer) {
+    func decrypt(_ ciphertext: UnsafeRawBufferPointer, _ secure: SecureLayer) {
         secure.session.receive(ciphertext)
         if lifecycle.isSecuring {
             let step = secure.session.handshake(output: &secure.ciphertext, pool: loop.pool)
@@ -59,7 +59,7 @@ extension Connection {
     }
 
     /// Plain bytes, wherever they came from.
-    private func consume(_ bytes: UnsafeMutableRawBufferPointer) {
+    func consume(_ bytes: UnsafeMutableRawBufferPointer) {
         if lifecycle.readsFrames, !isHeld, unread.isEmpty {
             readFrames(bytes)
         } else if lifecycle.isReadingHead {
@@ -67,6 +67,8 @@ extension Connection {
         } else if lifecycle.isAdmitting || lifecycle.readsFrames {
             // At most what one turn receives: receiving is paused, and resumes when this is used up.
             unread.append(contentsOf: bytes)
+        } else if lifecycle.isReadingProxyHeader {
+            readProxyHeader(bytes)
         }
     }
 

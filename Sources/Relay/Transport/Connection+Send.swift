@@ -256,15 +256,16 @@ extension Connection {
         if lifecycle.isAdmitting {
             return refuse(.serviceUnavailable, "The handshake was not decided within the handshakeTimeout.")
         }
+        if lifecycle.isReadingProxyHeader { return failProxyHeader(.incomplete) }
         disconnect(code: closeCode, reason: closeReason)
     }
 
     /// The relay drains: leave at `deadline`, with 1012; who is not in yet stays out.
     func drain(at deadline: UInt64) {
-        if lifecycle.isSecuring { return disconnect(code: .serviceRestart, reason: "") }
-        if lifecycle.isBeforeOpen {
-            return refuse(.serviceUnavailable, Refusal.draining.reason, headers: [("Retry-After", "5")])
+        if lifecycle.isSecuring || lifecycle.isReadingProxyHeader {
+            return disconnect(code: .serviceRestart, reason: "")
         }
+        if lifecycle.isBeforeOpen { return refuse(.draining) }
         deadlines.drain = deadline
         if channels != nil {
             let json = #"{"reconnectInMilliseconds":\#(deadline - loop.now)}"#

@@ -51,10 +51,13 @@ final class Connection {
     var rate = RateWindow()
     /// The message that is being put together from several frames or receives.
     var assembly = MessageAssembly()
-    let address: SocketAddress
+    /// The client's, once it is known: a proxy's before that.
+    var address: SocketAddress
     let listener: ListenerSettings
     /// Whether it counts against the limits of connections: one that was refused does not.
     let isCounted: Bool
+    /// Whether its address counts, too: a proxy's does not, until it is known who is behind it.
+    var isAddressCounted: Bool
     /// The loop counts its TLS handshake.
     private var isInHandshake: Bool
 
@@ -78,15 +81,19 @@ final class Connection {
     var closeCode = CloseCode.abnormalClosure
     var closeReason = ""
 
-    init(fileDescriptor: Int32, address: SocketAddress, listener: ListenerSettings, loop: EventLoop, isCounted: Bool) {
+    init(
+        fileDescriptor: Int32, address: SocketAddress, listener: ListenerSettings, loop: EventLoop, isCounted: Bool,
+        isAddressCounted: Bool
+    ) {
         self.address = address
         self.listener = listener
         self.loop = loop
         self.isCounted = isCounted
+        self.isAddressCounted = isAddressCounted
         handle = IOHandle(fileDescriptor: fileDescriptor, token: IOToken(rawValue: 0))
         let session = listener.makeSession()
         secure = session.map { SecureLayer($0) }
-        lifecycle = Lifecycle(isSecure: session != nil)
+        lifecycle = Lifecycle(isSecure: session != nil, isBehindProxy: listener.proxyVersion != nil)
         deadlines = Deadlines(acceptedAt: loop.now, limits: loop.limits)
         isInHandshake = session != nil
         if isInHandshake { loop.handshakeBegan() }
@@ -110,7 +117,7 @@ final class Connection {
         guard listener.isSecure == (secure != nil) else { return disconnect(code: .tryAgainLater, reason: "") }
         guard let refusal else { return updateTimer() }
         guard secure == nil else { return disconnect(code: .tryAgainLater, reason: refusal.reason) }
-        refuse(.serviceUnavailable, refusal.reason, headers: [("Retry-After", "5")])
+        refuse(refusal)
     }
 
     // MARK: Moving between loops
@@ -222,6 +229,7 @@ final class Connection {
 
     func endOfStream() {
         // What came before the end comes first: it waits for this connection's turn.
+        if lifecycle.isReadingProxyHeader { return failProxyHeader(.incomplete) }
         if lifecycle.isOpen, !unread.isEmpty || cleanEnd?.stalled != nil { return hasEnded = true }
         switch lifecycle.endOfStream() {
         case .disconnect: disconnect(code: .abnormalClosure, reason: "")

@@ -2,6 +2,8 @@
 /// of sockets, TLS or frames; `Connection` carries its actions out.
 struct Lifecycle {
     private enum State {
+        /// A proxy has to say first whose connection it is. Next: securing, readingHead, finishing, dead.
+        case readingProxyHeader
         /// The TLS handshake is under way. Next: readingHead, finishing, dead.
         case securing
         /// The request head has not arrived whole. Next: admitting, finishing, dead.
@@ -22,12 +24,13 @@ struct Lifecycle {
 
     private var state: State
 
-    init(isSecure: Bool) {
-        state = isSecure ? .securing : .readingHead
+    init(isSecure: Bool, isBehindProxy: Bool = false) {
+        state = isBehindProxy ? .readingProxyHeader : isSecure ? .securing : .readingHead
     }
 
     // MARK: What may happen now
 
+    var isReadingProxyHeader: Bool { if case .readingProxyHeader = state { true } else { false } }
     var isSecuring: Bool { if case .securing = state { true } else { false } }
     var isReadingHead: Bool { if case .readingHead = state { true } else { false } }
     var isAdmitting: Bool { if case .admitting = state { true } else { false } }
@@ -39,7 +42,7 @@ struct Lifecycle {
     /// Still to be answered with a 101 or a refusal.
     var isBeforeOpen: Bool {
         switch state {
-        case .securing, .readingHead, .admitting: true
+        case .readingProxyHeader, .securing, .readingHead, .admitting: true
         case .open, .closing, .finishing, .lingering, .dead: false
         }
     }
@@ -47,13 +50,18 @@ struct Lifecycle {
     var ignoresInput: Bool {
         switch state {
         case .finishing, .lingering, .dead: true
-        case .securing, .readingHead, .admitting, .open, .closing: false
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .open, .closing: false
         }
     }
     /// Incoming bytes are frames.
     var readsFrames: Bool { isOpen || isClosing }
 
     // MARK: Events
+
+    mutating func proxied(isSecure: Bool) {
+        guard case .readingProxyHeader = state else { preconditionFailure("proxied in \(state)") }
+        state = isSecure ? .securing : .readingHead
+    }
 
     mutating func secured() {
         guard case .securing = state else { preconditionFailure("secured in \(state)") }
@@ -75,7 +83,7 @@ struct Lifecycle {
     /// A response that is no 101 is to be sent; false where it is too late for one.
     mutating func refused() -> Bool {
         switch state {
-        case .readingHead, .admitting:
+        case .readingProxyHeader, .readingHead, .admitting:
             state = .finishing(mayReceiveMore: true)
             return true
         case .securing, .open, .closing, .finishing, .lingering, .dead:
@@ -105,7 +113,7 @@ struct Lifecycle {
         case .closing:
             state = .finishing(mayReceiveMore: false)
             return .none
-        case .securing, .readingHead, .admitting, .finishing, .lingering, .dead:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .finishing, .lingering, .dead:
             return .none
         }
     }
@@ -119,7 +127,7 @@ struct Lifecycle {
         case .closing:
             state = .finishing(mayReceiveMore: true)
             return .none
-        case .securing, .readingHead, .admitting, .finishing, .lingering, .dead:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .finishing, .lingering, .dead:
             return .none
         }
     }
@@ -152,7 +160,7 @@ struct Lifecycle {
             return .none
         case .dead:
             return .none
-        case .securing, .readingHead, .admitting, .open, .closing, .lingering:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .open, .closing, .lingering:
             state = .dead
             return .disconnect
         }
@@ -162,7 +170,7 @@ struct Lifecycle {
     /// where the end has begun already, which must not begin anew.
     mutating func silenced() -> Bool {
         switch state {
-        case .securing, .readingHead, .admitting, .open, .closing:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .open, .closing:
             state = .finishing(mayReceiveMore: true)
             return true
         case .finishing, .lingering, .dead:

@@ -9,6 +9,8 @@ final class ListenerSettings: Sendable {
     let port: Int
     let authToken: String?
     let isLivecode: Bool
+    let proxyVersion: ProxyHeader.Version?
+    let service: ListenerURL.Service?
     /// Whoever may open the Unix socket may do everything: its file is readable by the relay's user only.
     let isAdmin: Bool
     private let tls: TLSHolder?
@@ -19,8 +21,21 @@ final class ListenerSettings: Sendable {
         port = Int(boundPort ?? 0)
         authToken = listener.token
         isLivecode = listener.livecode
-        self.isAdmin = isAdmin
+        proxyVersion = listener.proxyVersion
+        service = listener.service
+        // Through a proxy comes whoever the proxy lets in.
+        self.isAdmin = isAdmin && listener.proxyVersion == nil
         self.tls = tls.map { TLSHolder($0) }
+    }
+
+    private let problems = Mutex<[ProxyHeader.Problem: Int]>([:])
+
+    /// How often this has been wrong with connections of this listener.
+    func count(_ problem: ProxyHeader.Problem) -> Int {
+        problems.withLock { problems in
+            problems[problem, default: 0] += 1
+            return problems[problem, default: 0]
+        }
     }
 
     private final class TLSHolder: Sendable {

@@ -42,10 +42,10 @@ package struct RelayURL: CustomStringConvertible, Sendable {
         target = (path.isEmpty ? "/" : String(path)) + query
     }
 
-    /// The same relay, seen by another app (DESIGN §5). The URL must not name a path of its own.
+    /// The same relay, seen by another app (DESIGN §5). The URL's path may say below what the relay is, but name no app.
     package func app(_ name: String) throws(ClientFailure) -> RelayURL {
-        guard target.prefix(while: { $0 != "?" }) == "/" else {
-            throw .refused("--app \(name) and a URL with a path exclude each other: \(self).")
+        guard target.prefix(while: { $0 != "?" }).split(separator: "/").dropLast().last != "app" else {
+            throw .refused("--app \(name) and a URL that names an app exclude each other: \(self).")
         }
         let allowed = name.utf8.allSatisfy {
             switch $0 {
@@ -57,9 +57,7 @@ package struct RelayURL: CustomStringConvertible, Sendable {
             throw .refused("An app's name has 1 to 64 of the characters A-Z a-z 0-9 _ -, unlike \"\(name)\".")
         }
         guard name != "default" else { return self }
-        var copy = self
-        copy.target = "/app/\(name)" + target.dropFirst()
-        return copy
+        return appending(path: "/app/\(name)")
     }
 
     /// What lies behind this URL's path, as `/s/box`; `item` joins its query.

@@ -25,8 +25,9 @@ struct ServeCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Where to listen: ws://HOST:PORT, wss://HOST:PORT or unix:PATH; ?auth=TOKEN and ?livecode=1 may follow. "
-                + "Repeatable. Port 0 picks a free port. Default: ws://127.0.0.1:8087.", valueName: "url"))
+            "Where to listen: ws://HOST:PORT, wss://HOST:PORT or unix:PATH. ?auth=TOKEN, ?livecode=1, ?proxy=v1|v2|any "
+                + "and ?server=NAME&port=N may follow. Repeatable. Port 0 picks a free port. "
+                + "Default: ws://127.0.0.1:8087.", valueName: "url"))
     var listen: [String] = []
 
     @Option(
@@ -63,6 +64,15 @@ struct ServeCommand: ParsableCommand {
             valueName: "origin"))
     var allowedOrigin: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "Proxies whose X-Forwarded-For, Forwarded and PROXY headers are believed, as in 10.0.0.0/8. Repeatable. "
+                + "Default: none.", valueName: "cidr"))
+    var trustedProxies: [String] = []
+
+    @Option(help: ArgumentHelp("What every path begins with, as in /relay.", valueName: "path"))
+    var basePath: String?
+
     @Flag(help: "Serve the example pages, at /examples/.")
     var examples = false
 
@@ -81,11 +91,14 @@ struct ServeCommand: ParsableCommand {
 
     /// The flags as settings; those that were not given are left out.
     private var flags: [(name: String, texts: [String])] {
-        let lists = [("listen", listen), ("script", script), ("allowedOrigins", allowedOrigin)]
+        let lists = [
+            ("listen", listen), ("script", script), ("allowedOrigins", allowedOrigin),
+            ("trustedProxies", trustedProxies),
+        ]
         let values = [
             ("state", state), ("loops", loops), ("io", io), ("tls.certificate", tlsCertificate), ("tls.key", tlsKey),
             ("tls.selfSigned", tlsSelfSigned ? "true" : nil), ("examples", examples ? "true" : nil),
-            ("log.level", logLevel), ("log.format", logFormat), ("drain.timeout", drainTimeout),
+            ("basePath", basePath), ("log.level", logLevel), ("log.format", logFormat), ("drain.timeout", drainTimeout),
         ]
         return lists.filter { !$0.1.isEmpty }.map { (name: $0.0, texts: $0.1) }
             + values.compactMap { name, text in text.map { (name: name, texts: [$0]) } }

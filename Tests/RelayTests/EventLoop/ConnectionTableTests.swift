@@ -93,7 +93,6 @@ import Testing
         #expect(table.listener(first.handle.token) === first)
         #expect(table.listener(second.handle.token) === second)
         #expect(first.handle.token.owner == .listener)
-        #expect(table.allListeners.count == 2)
         #expect(table.count == 0)
     }
 }

@@ -47,6 +47,19 @@ import Testing
         #expect(Route.parse(path) == .badRequest)
     }
 
+    @Test func `below a base path everything is as at the root, and elsewhere is nothing`() {
+        for base in ["/relay", "/a/b"] {
+            #expect(Route.parse(base, below: base) == .instruction(app: "default"))
+            #expect(Route.parse(base + "/", below: base) == .instruction(app: "default"))
+            #expect(Route.parse(base + "/app/x/c/box/80", below: base) == Route.parse("/app/x/c/box/80"))
+            #expect(Route.parse(base + "/readyz", below: base) == .ready)
+            #expect(Route.parse(base + "/s/..", below: base) == .badRequest)
+            for path in ["/", "/readyz", base + "x", base + "//", base.uppercased(), "/x" + base, base + "/../readyz"] {
+                #expect([.notFound, .badRequest].contains(Route.parse(path, below: base)), "\(path)")
+            }
+        }
+    }
+
     @Test func `a query item is decoded, the first of its name`() {
         #expect(Query.value(of: "auth", in: "x=1&auth=a%2Bb+c%C3%A9&auth=no") == "a+b+cé")
         #expect(Query.value(of: "auth", in: "%61uth=1") == "1")

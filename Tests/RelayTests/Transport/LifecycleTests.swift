@@ -5,14 +5,16 @@ import Testing
 /// The whole table of the machine: every event in every state.
 @Suite struct `Life of a connection` {
     enum Phase: CaseIterable {
-        case securing, readingHead, admitting, open, closing
+        case readingProxyHeader, securing, readingHead, admitting, open, closing
         /// Finishing, with more to throw away afterwards; and with nothing to come.
         case finishing, finishingLast
         case lingering, dead
 
         /// A lifecycle that has come here by events alone.
         func reached() -> Lifecycle {
-            var lifecycle = Lifecycle(isSecure: true)
+            var lifecycle = Lifecycle(isSecure: true, isBehindProxy: true)
+            if self == .readingProxyHeader { return lifecycle }
+            lifecycle.proxied(isSecure: true)
             if self == .securing { return lifecycle }
             lifecycle.secured()
             if self == .readingHead { return lifecycle }
@@ -32,7 +34,9 @@ import Testing
 
         /// Where a lifecycle is, by what can be seen of it. Where `finishing` leads shows when all has left.
         init(of lifecycle: Lifecycle) {
-            if lifecycle.isSecuring {
+            if lifecycle.isReadingProxyHeader {
+                self = .readingProxyHeader
+            } else if lifecycle.isSecuring {
                 self = .securing
             } else if lifecycle.isReadingHead {
                 self = .readingHead
@@ -74,12 +78,19 @@ import Testing
         }
     }
 
-    @Test func `a plain connection begins with its head, a secure one with TLS`() {
+    @Test func `a plain connection begins with its head, a secure one with TLS, behind a proxy with its header`() {
         #expect(Phase(of: Lifecycle(isSecure: false)) == .readingHead)
         #expect(Phase(of: Lifecycle(isSecure: true)) == .securing)
+        #expect(Phase(of: Lifecycle(isSecure: false, isBehindProxy: true)) == .readingProxyHeader)
     }
 
     @Test func `the way from TLS to frames`() {
+        check(
+            happens { $0.proxied(isSecure: true) }, in: [.readingProxyHeader], otherwise: true,
+            [.readingProxyHeader: (true, .securing)])
+        check(
+            happens { $0.proxied(isSecure: false) }, in: [.readingProxyHeader], otherwise: true,
+            [.readingProxyHeader: (true, .readingHead)])
         check(happens { $0.secured() }, in: [.securing], otherwise: true, [.securing: (true, .readingHead)])
         check(happens { $0.headRead() }, in: [.readingHead], otherwise: true, [.readingHead: (true, .admitting)])
     }
@@ -88,10 +99,13 @@ import Testing
         check({ $0.admitted() }, otherwise: false, [.admitting: (true, .open)])
     }
 
-    @Test func `a refusal can be sent from the head on until the 101`() {
+    @Test func `a refusal can be sent until the 101, but not within TLS's handshake`() {
         check(
             { $0.refused() }, otherwise: false,
-            [.readingHead: (true, .finishing), .admitting: (true, .finishing)])
+            [
+                .readingProxyHeader: (true, .finishing), .readingHead: (true, .finishing),
+                .admitting: (true, .finishing),
+            ])
     }
 
     @Test func `our close frame is sent once, and only on an open connection`() {
@@ -121,7 +135,8 @@ import Testing
         check(
             { $0.endOfStream() }, otherwise: .none,
             [
-                .securing: ended, .readingHead: ended, .admitting: ended, .open: ended, .closing: ended,
+                .readingProxyHeader: ended, .securing: ended, .readingHead: ended, .admitting: ended, .open: ended,
+                .closing: ended,
                 .lingering: ended, .finishing: (.none, .finishingLast),
             ])
     }
@@ -130,7 +145,10 @@ import Testing
         let alert = (true, Phase.finishing)
         check(
             { $0.silenced() }, otherwise: false,
-            [.securing: alert, .readingHead: alert, .admitting: alert, .open: alert, .closing: alert])
+            [
+                .readingProxyHeader: alert, .securing: alert, .readingHead: alert, .admitting: alert, .open: alert,
+                .closing: alert,
+            ])
     }
 
     @Test func `whatever it was doing, it can die`() {
@@ -142,7 +160,8 @@ import Testing
         for phase in Phase.allCases {
             let lifecycle = phase.reached()
             #expect(lifecycle.readsFrames == [.open, .closing].contains(phase), "\(phase)")
-            #expect(lifecycle.isBeforeOpen == [.securing, .readingHead, .admitting].contains(phase), "\(phase)")
+            let before: [Phase] = [.readingProxyHeader, .securing, .readingHead, .admitting]
+            #expect(lifecycle.isBeforeOpen == before.contains(phase), "\(phase)")
         }
     }
 
@@ -150,6 +169,10 @@ import Testing
         await #expect(processExitsWith: .failure) {
             var lifecycle = Lifecycle(isSecure: false)
             lifecycle.secured()
+        }
+        await #expect(processExitsWith: .failure) {
+            var lifecycle = Lifecycle(isSecure: false)
+            lifecycle.proxied(isSecure: false)
         }
         await #expect(processExitsWith: .failure) {
             var lifecycle = Lifecycle(isSecure: true)
