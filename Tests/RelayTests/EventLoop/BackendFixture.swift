@@ -135,7 +135,8 @@ final class BackendFixture {
         }
         if isNarrow { System.setOption(fileDescriptor, SOL_SOCKET, SO_SNDBUF, 4096) }
         let connection = Connection(
-            fileDescriptor: fileDescriptor, address: address, listener: settings, loop: loop, isCounted: false)
+            fileDescriptor: fileDescriptor, address: address, listener: settings, loop: loop, isCounted: false,
+            isAddressCounted: false)
         adopt(connection)
         return (connection, peer)
     }

@@ -13,7 +13,8 @@ import Testing
     /// A connection that has no socket.
     private func connection() -> Connection {
         Connection(
-            fileDescriptor: -1, address: .unix, listener: settings, loop: fixture.loop, isCounted: false)
+            fileDescriptor: -1, address: .unix, listener: settings, loop: fixture.loop, isCounted: false,
+            isAddressCounted: false)
     }
 
     @Test func `a token leads to its connection`() {
