@@ -97,4 +97,3 @@ def through(front, source="127.0.0.1", certificate=None, host="localhost", **opt
     with Raw(connected, tls, "localhost") as raw:
         raw.handshake(host=host, **options)
         yield raw
-

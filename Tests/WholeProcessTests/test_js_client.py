@@ -494,6 +494,20 @@ def test_a_websocket_can_be_given(node):
     """) == [5 << 20, "Unexpected server response: 401"]
 
 
+@pytest.mark.parametrize("path", ["/relay", "/relay/"])
+def test_it_works_below_a_path(make_relay, path):
+    relay = make_relay("--base-path", "/relay")
+    source = OPEN + f"await relay.listen('box', {ECHO})" + """
+        const channel = await relay.connect('box', 22)
+        channel.send('hello')
+        say(await message(channel))
+        relay.close()
+    """
+    with Program(relay, source, url=relay.url + path) as program:
+        assert program.heard() == "hello"
+        program.end()
+
+
 def test_it_works_over_tls(make_relay):
     relay = make_relay("--tls-self-signed", listen=["wss://127.0.0.1:0"])
     with Program(relay, OPEN + f"await relay.listen('box', {ECHO})" + """

@@ -404,7 +404,7 @@ final class EventLoop: @unchecked Sendable {
 
     private func drain(within milliseconds: UInt64) {
         guard !isDraining else { return }
-        isDraining = true  // Listeners stay: who comes now is told so, health checks among them.
+        isDraining = true  // Listeners stay, for health checks.
         _ = wheel.schedule(at: now + milliseconds, payload: IOToken(.mailbox).rawValue)
         // Spread over half of the window, so that those who come back do not all come at once (DESIGN §10).
         let window = max(1, milliseconds / 2)

@@ -1,6 +1,6 @@
 /// Who is behind a request that proxies have passed on: `X-Forwarded-For`, and `Forwarded` (RFC 7239). Each proxy
-/// appends whom it has the request from, so the fields are read from their right end, and only as far as those who wrote
-/// there are trusted: what stands further left is what anybody may have sent.
+/// appends whom it has the request from, so the fields are read from their right end, and only as far as those who
+/// wrote there are trusted: what stands further left is what anybody may have sent.
 enum Forwarded {
     /// The client of a request that came from `peer`: the rightmost address that is no trusted proxy's. Where a proxy
     /// names none (`unknown`, an obfuscated identifier, garbage), it is that proxy. Nil where the two fields tell of

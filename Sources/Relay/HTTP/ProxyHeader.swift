@@ -26,8 +26,8 @@ package struct ProxyHeader: Hashable, Sendable {
 
     /// The longest line, its CRLF included (§2.1).
     static let maximumLineBytes = 107
-    /// The longest block of version 2. Addresses take 232 bytes at most; the rest is for type-length-value fields, which
-    /// are skipped. HAProxy's own fill some hundred bytes, a client certificate's name among them.
+    /// The longest block of version 2. Addresses take 232 bytes at most; the rest is for type-length-value fields,
+    /// which are skipped. HAProxy's own fill some hundred bytes, a client certificate's name among them.
     static let maximumBlockBytes = 4 << 10
 
     private static let linePrefix = Array("PROXY ".utf8)

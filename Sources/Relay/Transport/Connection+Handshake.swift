@@ -48,7 +48,9 @@ extension Connection {
         case .health:
             respond(to: head, .ok, "ok\n")
         case .ready:
-            respond(to: head, .ok, "ready\n")  // One that drains has said 503 already: `EventLoop.accepted`.
+            loop.isDraining
+                ? respond(to: head, .serviceUnavailable, "draining\n")
+                : respond(to: head, .ok, "ready\n")
         case .file(let path):
             respond(to: head, filePath: path)
         case .badRequest:
@@ -113,6 +115,7 @@ extension Connection {
     // MARK: Upgrade
 
     private func upgrade(_ head: RequestHead, app: String, _ purpose: PendingUpgrade.Purpose) {
+        guard !loop.isDraining else { return refuse(.draining) }
         switch WebSocketUpgrade.evaluate(head) {
         case .refuse(let status, let headers, let reason):
             refuse(status, reason, headers: headers)

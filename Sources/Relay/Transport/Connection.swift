@@ -117,6 +117,8 @@ final class Connection {
         guard listener.isSecure == (secure != nil) else { return disconnect(code: .tryAgainLater, reason: "") }
         guard let refusal else { return updateTimer() }
         guard secure == nil else { return disconnect(code: .tryAgainLater, reason: refusal.reason) }
+        // Health checks are answered by what they ask for, to the end.
+        if case .draining = refusal { return updateTimer() }
         refuse(refusal)
     }
 

@@ -42,7 +42,7 @@ package struct RelayURL: CustomStringConvertible, Sendable {
         target = (path.isEmpty ? "/" : String(path)) + query
     }
 
-    /// The same relay, seen by another app (DESIGN §5). The URL's path may say below what the relay is, but name no app.
+    /// The same relay, seen by another app (DESIGN §5). The URL's path may be what the relay is below, but no app's.
     package func app(_ name: String) throws(ClientFailure) -> RelayURL {
         guard target.prefix(while: { $0 != "?" }).split(separator: "/").dropLast().last != "app" else {
             throw .refused("--app \(name) and a URL that names an app exclude each other: \(self).")
