@@ -32,6 +32,9 @@ static int push_arguments_mayraise(lua_State *L, rl_engine *e) {
             lua_pushinteger(L, r->number);
             rl_push_request_mayraise(L, r->connection);
             return 4;
+        case rl_call_request:
+            rl_push_http_request_mayraise(L, e);
+            return 1;
         case rl_call_close:
             rl_push_connection_mayraise(L, r->connection);
             lua_pushinteger(L, r->number);
@@ -80,6 +83,8 @@ static int finish(lua_State *L, int status, lua_KContext context) {
         rl_read_refusal_mayraise(L, e);
     } else if (e->call->kind == rl_call_connect) {
         rl_read_connect_mayraise(L, e);
+    } else if (e->call->kind == rl_call_request) {
+        rl_read_answer_mayraise(L);
     } else if (e->call->wants_result && e->call->kind == rl_call_instruction) {
         encode_instruction_mayraise(L, e);
     } else if (e->call->wants_result) {
@@ -93,7 +98,8 @@ static int results_of(rl_call_kind kind) {
     switch (kind) {
         case rl_call_instruction: return 2;
         case rl_call_handshake: return 3;
-        case rl_call_connect: return 4;
+        case rl_call_connect:
+        case rl_call_request: return 4;
         default: return 1;
     }
 }

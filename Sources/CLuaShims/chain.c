@@ -1,6 +1,6 @@
 // Chains: several hooks behind one function reference.
 //
-// Handshake, message, connect and reload hooks run one after another in the call's own coroutine; an error ends the
+// Handshake, message, connect, request and reload hooks run one after another in the call's own coroutine; an error ends the
 // round. Open, close and event hooks must not hurt each other: each runs in a coroutine of its own, its failure is
 // reported and the next one runs. All of them may sleep.
 #include "engine.h"
@@ -29,12 +29,13 @@ static bool push_hook_mayraise(lua_State *L, int arguments, lua_Integer position
 
 // MARK: In one coroutine
 
-/// How many values the chain returns now, -1 where the next hook's turn has come. For connect the last one is the hook.
+/// How many values the chain returns now, -1 where the next hook's turn has come. For connect and request the last one is the
+/// hook.
 /// Stack: a1 … an r1 r2 r3 → a1 … an (anything)
 static int decide(lua_State *L, int arguments, lua_Integer position) {
     int first = arguments + 1;
     rl_call_kind point = (rl_call_kind)lua_tointeger(L, RL_CHAIN_POINT);
-    if (point == rl_call_connect && !lua_isnil(L, first)) {
+    if ((point == rl_call_connect || point == rl_call_request) && !lua_isnil(L, first)) {
         lua_rawgeti(L, RL_CHAIN_FUNCTIONS, position);
         return 4;
     }

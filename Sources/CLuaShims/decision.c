@@ -75,14 +75,11 @@ static int read_connect(lua_State *L) {
     return 0;
 }
 
-void rl_read_connect_mayraise(lua_State *L, rl_engine *e) {
-    if (lua_isnil(L, 1)) {
-        e->outcome.status = rl_status_connect_undecided;
-        return;
-    }
+/// Reads what a hook has returned, with its place in front of an error.   Stack: first second third f → (anything)
+static void read_mayraise(lua_State *L, lua_CFunction read) {
     lua_insert(L, 1);
-    lua_pushcfunction(L, read_connect);
-    lua_insert(L, 2);  // Stack: f read_connect first second third
+    lua_pushcfunction(L, read);
+    lua_insert(L, 2);  // Stack: f read first second third
     if (lua_pcall(L, 3, 0, 0) == LUA_OK) return;
     // No Lua function runs any more that the message could name: the place is where the hook begins.
     lua_Debug ar;
@@ -90,4 +87,21 @@ void rl_read_connect_mayraise(lua_State *L, rl_engine *e) {
     lua_getinfo(L, ">S", &ar);
     if (ar.linedefined > 0) lua_pushfstring(L, "%s:%d: %s", ar.short_src, ar.linedefined, lua_tostring(L, -1));
     lua_error(L);
+}
+
+void rl_read_connect_mayraise(lua_State *L, rl_engine *e) {
+    if (lua_isnil(L, 1)) e->outcome.status = rl_status_connect_undecided;
+    else read_mayraise(L, read_connect);
+}
+
+// MARK: Request hooks
+
+// Stack: status headers body → (anything)
+static int read_response(lua_State *L) {
+    rl_read_response_mayraise(L, rl_engine_of(L));
+    return 0;
+}
+
+void rl_read_answer_mayraise(lua_State *L) {
+    if (!lua_isnil(L, 1)) read_mayraise(L, read_response);
 }

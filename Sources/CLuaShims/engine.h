@@ -235,6 +235,14 @@ rl_bytes rl_push_metadata_mayraise(lua_State *L, int index);
 void rl_read_refusal_mayraise(lua_State *L, rl_engine *e);
 /// What connect hooks say; `f` is the one that decided.   Stack: first second third f → (anything)
 void rl_read_connect_mayraise(lua_State *L, rl_engine *e);
+/// What request hooks say; `f` is the one that did.   Stack: first second third f → (anything)
+void rl_read_answer_mayraise(lua_State *L);
+
+// MARK: request.c
+/// Pushes the request that the call is about.   Stack: … → … request
+void rl_push_http_request_mayraise(lua_State *L, rl_engine *e);
+/// Makes a hook's response the outcome.   Stack: status headers body → (anything)
+void rl_read_response_mayraise(lua_State *L, rl_engine *e);
 
 // MARK: timers.c
 /// Drops what the engine keeps for a timer.

@@ -69,15 +69,16 @@ static int instruction(lua_State *L) {
 
 // relay.on(point, f)
 static int on(lua_State *L) {
-    static const char *const points[] = {"handshake", "open", "message", "connect", "close", "reload", NULL};
+    static const char *const points[] = {"handshake", "open", "message", "connect", "request", "close", "reload",
+                                         NULL};
     check_loading_mayraise(L, "relay.on");
     const char *name = check_name_mayraise(L, 1, "the name of a hook");
     luaL_checktype(L, 2, LUA_TFUNCTION);
     bool known = strncmp(name, "event:", 6) == 0 && name[6] != 0;
     for (int i = 0; points[i] != NULL && !known; i++) known = strcmp(name, points[i]) == 0;
     if (!known) {
-        return luaL_error(L, "no hook is called '%s': there are handshake, open, message, connect, close, reload and "
-                             "event:NAME", name);
+        return luaL_error(L, "no hook is called '%s': there are handshake, open, message, connect, request, close, "
+                             "reload and event:NAME", name);
     }
     lua_settop(L, 2);
     lua_pushliteral(L, "");

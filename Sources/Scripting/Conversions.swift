@@ -77,6 +77,7 @@ extension HookPoint {
             case "open": .open
             case "message": .message
             case "connect": .connect
+            case "request": .request
             case "close": .close
             case "reload": .reload
             default: .event(VerbatimText(String(name.dropFirst("event:".count))))
@@ -89,6 +90,7 @@ extension HookPoint {
         case .open: "open"
         case .message: "message"
         case .connect: "connect"
+        case .request: "request"
         case .close: "close"
         case .reload: "reload"
         case .event(let name): "event:\(name)"
@@ -101,6 +103,7 @@ extension HookPoint {
         case .open: .open
         case .message: .message
         case .connect: .connect
+        case .request: .request
         case .close: .close
         case .reload: .reload
         case .event: .event

@@ -8,8 +8,8 @@ extension LuaEngine {
     static var hostFunctions: rl_host {
         rl_host(
             context: nil, send: send, close: close, is_open: isOpen, facts: facts, install: install,
-            uninstall: uninstall, server: server, pipe: pipe, connect: connect, schedule: schedule, cancel: cancel,
-            unattended_failure: unattendedFailure, log: log,
+            uninstall: uninstall, server: server, pipe: pipe, connect: connect, may: may, schedule: schedule,
+            cancel: cancel, unattended_failure: unattendedFailure, log: log,
             wall_clock: { context in withHost(context) { $0.wallClockSeconds() } },
             monotonic: { context in withHost(context) { $0.monotonicSeconds() } },
             random_bytes: { context, bytes, count in
@@ -124,6 +124,13 @@ private func connect(
         append(refusal.rawValue, to: code)
         return -1
     }
+}
+
+private func may(_ context: Context, _ connection: UInt64, _ request: UInt64, _ right: rl_bytes) -> Int32 {
+    let answer = withHost(context) {
+        $0.may(ConnectionID(rawValue: connection), CallID(rawValue: request), right.string)
+    }
+    return answer.map { $0 ? 1 : 0 } ?? -1
 }
 
 // MARK: Timers

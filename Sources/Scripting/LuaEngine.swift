@@ -79,6 +79,15 @@ package final class LuaEngine: InstructionEngine {
                 request.server = server
                 return finish(rl_call(engine, &request), name: .given(name))
             }
+        case .request(let connection, let serial, let method, let body):
+            request.kind = .request
+            request.connection = connection.rawValue
+            request.number = Int64(bitPattern: serial.rawValue)
+            request.bytes = rl_bytes(body)
+            return withBytes(of: method) { method in
+                request.method = method
+                return finish(rl_call(engine, &request), name: .given(name))
+            }
         case .close(let connection, let code, let reason):
             request.kind = .close
             request.connection = connection.rawValue
@@ -149,6 +158,9 @@ package final class LuaEngine: InstructionEngine {
                     server: ended.pointee.has_server ? ServerID(ended.pointee.server) : nil,
                     port: UInt16(exactly: ended.pointee.port),
                     metadata: ended.pointee.text.buffer.map { String(decoding: $0, as: UTF8.self) }))
+        case .responded:
+            .response(
+                status: Int(ended.pointee.refusal), fields: ended.pointee.line_text.raw, body: ended.pointee.text.raw)
         case .connect_refused:
             .connect(.refused(status: Int(ended.pointee.refusal), reason: ended.pointee.text.string))
         }

@@ -44,6 +44,8 @@ typedef enum __attribute__((enum_extensibility(closed))) rl_status {
     rl_status_connect_undecided,
     rl_status_connect_allowed,
     rl_status_connect_refused,
+    // Of request hooks only, which end in `returned` where none has an answer:
+    rl_status_responded,
 } rl_status;
 
 /// A server id: a name where `name.start` is not NULL, else a number.
@@ -56,11 +58,12 @@ typedef struct rl_server {
 typedef struct rl_outcome {
     rl_status status;
     /// returned: JSON text, `start` NULL where it was not wanted. refused, connect_refused: the reason. failed: the
-    /// message. connect_allowed: the metadata as JSON text, `start` NULL where there is none.
+    /// message. connect_allowed: the metadata as JSON text, `start` NULL where there is none. responded: the body.
     rl_bytes text;
-    /// returned: what the result is in a line for people, where the function gave one beside it.
+    /// returned: what the result is in a line for people, where the function gave one beside it. responded: the lines of
+    /// the head that the script gives.
     rl_bytes line_text;
-    /// refused, connect_refused: the HTTP status.
+    /// refused, connect_refused, responded: the HTTP status.
     int32_t refusal;
     /// connect_allowed: the port, -1 where it stays the same; and the server, where it is another one.
     int32_t port;
@@ -118,6 +121,8 @@ typedef struct rl_host {
     int64_t (*connect)(
         void *_Nullable context, uint64_t connection, const rl_server *server, uint16_t port, rl_bytes metadata,
         rl_list *code);
+    /// Whether the credential of a request allows this: 1 or 0, -1 where it is no right.
+    int32_t (*may)(void *_Nullable context, uint64_t connection, uint64_t request, rl_bytes right);
     /// False where the app has too many.
     bool (*schedule)(void *_Nullable context, double seconds, bool repeats, uint64_t *timer);
     void (*cancel)(void *_Nullable context, uint64_t timer);
@@ -198,6 +203,7 @@ typedef enum __attribute__((enum_extensibility(closed))) rl_call_kind {
     rl_call_open,
     rl_call_message,
     rl_call_connect,
+    rl_call_request,
     rl_call_close,
     rl_call_reload,
     rl_call_event,
@@ -217,12 +223,15 @@ typedef struct rl_request {
     int32_t function;
     uint64_t call;
     uint64_t connection;
-    /// instruction: parameters as JSON; message: its bytes; close: the reason; event: JSON; evaluate: the chunk.
+    /// instruction: parameters as JSON; message: its bytes; close: the reason; event: JSON; evaluate: the chunk; request:
+    /// the body.
     rl_bytes bytes;
-    /// close: the code; reload: the previous generation; message: 1 for text; connect: the port.
+    /// close: the code; reload: the previous generation; message: 1 for text; connect: the port; request: its serial.
     int64_t number;
     /// connect: whom the client wants.
     rl_server server;
+    /// request: its method.
+    rl_bytes method;
     bool wants_result;
 } rl_request;
 

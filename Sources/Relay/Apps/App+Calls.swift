@@ -7,6 +7,8 @@ enum PendingCall {
     case hook(ConnectionID?)
     /// The handshake waits.
     case handshake(ConnectionID)
+    /// A request waits for its answer.
+    case request(ConnectionID, CallID)
     /// A client waits for its channel.
     case connect(ChannelRequest)
     /// An instruction; `id` is the request's, as JSON text, where there is one.
@@ -16,7 +18,7 @@ enum PendingCall {
     var connection: ConnectionID? {
         switch self {
         case .hook(let connection): connection
-        case .handshake(let connection), .instruction(let connection, _, _): connection
+        case .handshake(let connection), .instruction(let connection, _, _), .request(let connection, _): connection
         case .connect(let request): request.client
         }
     }
@@ -98,6 +100,8 @@ extension App {
         case .handshake(let id):
             guard let connection = members[id]?.here else { return }
             finishHandshake(connection, outcome)
+        case .request(let id, let serial):
+            if let connection = requester(id, serial) { finishRequest(connection, outcome) }
         case .connect(let request):
             decided(request, outcome)
         case .instruction(let connectionID, let name, let id):
@@ -116,7 +120,7 @@ extension App {
         case .failed(let failure):
             unattendedFailure(failure)
             connection.refuse(.internalServerError, "A script that decides about connections failed.")
-        case .connect, .suspended:
+        case .connect, .response, .suspended:
             preconditionFailure("a handshake's call ended as another's")
         }
     }
@@ -136,7 +140,7 @@ extension App {
             log(failure, connection.id)
             livecode(connection) { Livecode.returned(failure.message) }
             if let id { answer(connection, id: id, .failure(InstructionError(failure))) }
-        case .refused, .connect, .suspended:
+        case .refused, .connect, .response, .suspended:
             preconditionFailure("an instruction's call ended as another's")
         }
     }

@@ -74,7 +74,7 @@ extension App {
         case .failed(let failure):
             unattendedFailure(failure)
             reject(request, ChannelReject.failed, "A script that decides about channels failed.")
-        case .returned, .refused, .suspended:
+        case .returned, .refused, .response, .suspended:
             preconditionFailure("a connect hook's call ended as another's")
         }
     }

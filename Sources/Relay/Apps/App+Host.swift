@@ -39,10 +39,12 @@ extension App: EngineHost {
 
     package func facts(of id: ConnectionID) -> ConnectionFacts? {
         guard let identity = members[id]?.identity, let head = identity.head else { return nil }
+        let request = members[id]?.here?.pendingRequest
         return ConnectionFacts(
             id: id, app: name, remoteAddress: identity.address.host, remotePort: Int(identity.address.port),
-            path: head.path, query: head.query, headers: head.headers, port: identity.listener.port,
-            isAdmin: identity.isAdmin, subprotocol: identity.subprotocol?.name, tls: identity.tls)
+            path: request == nil ? head.path : Route.pathInApp(head.path, below: shared.configuration.basePath),
+            query: head.query, headers: head.headers, port: identity.listener.port,
+            isAdmin: request?.isAdmin ?? identity.isAdmin, subprotocol: identity.subprotocol?.name, tls: identity.tls)
     }
 
     // MARK: Servers
@@ -120,6 +122,13 @@ extension App: EngineHost {
     package func callFinished(_ id: CallID, _ outcome: CallOutcome) {
         guard let waiting = pending.removeValue(forKey: id) else { return }
         if let caller = waiting.connection { members[caller]?.suspendedCallEnded() }
+        if case .request(let connection, let serial) = waiting {
+            guard let connection = requester(connection, serial) else { return }
+            finishRequest(connection, outcome)
+            // The next one may be here already, and needs the engine, which is still on its way out.
+            if connection.lifecycle.isReadingHead { connection.continueNextTurn() }
+            return
+        }
         guard case .handshake(let connection) = waiting else { return finish(waiting, outcome) }
         // A connection that is let in runs its open hooks, and they need the engine, which is still on its way out.
         // What `returned` lends is not looked at by then.

@@ -105,6 +105,9 @@ extension Limits {
             "handshakeBytes", \.handshakeBytes, 512...mebi,
             "The request head. A longer one is answered with 431, a longer request line with 414."),
         bytes(
+            "requestBytes", \.requestBytes, 0...gibi,
+            "The body of an HTTP request that a script answers. A larger one is answered with 413."),
+        bytes(
             "messageBytes", \.messageBytes, 125...gibi,
             "One message on an instruction connection, all its fragments together. A larger one closes the "
                 + "connection with 1009. A channel's message has no limit: it streams."),

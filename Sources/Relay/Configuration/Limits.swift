@@ -3,6 +3,7 @@
 package struct Limits: Sendable, Equatable {
     package var handshakeTimeout: Duration = .seconds(10)
     package var handshakeBytes: Int = 16 << 10
+    package var requestBytes: Int = 1 << 20
     package var messageBytes: Int = 1 << 20
     package var outboundHighBytes: Int = 1 << 20
     package var outboundLowBytes: Int = 256 << 10

@@ -63,3 +63,26 @@ package enum Right: Hashable, Sendable, CustomStringConvertible {
         }
     }
 }
+
+extension Right.Access {
+    /// Reads `admin`, `listen:SERVER`, `connect:SERVER:PORT` or `invoke:INSTRUCTION`, without globs. Nil for anything
+    /// else.
+    package init?(_ text: String) {
+        if text == "admin" {
+            self = .administer
+            return
+        }
+        guard let colon = text.firstIndex(of: ":") else { return nil }
+        let value = String(text[text.index(after: colon)...])
+        switch text[..<colon] {
+        case "listen": self = .listen(.name(value))
+        case "invoke": self = .invoke(value)
+        case "connect":
+            guard let last = value.lastIndex(of: ":"), let port = UInt16(value[value.index(after: last)...]) else {
+                return nil
+            }
+            self = .connect(.name(String(value[..<last])), port: port)
+        default: return nil
+        }
+    }
+}

@@ -29,6 +29,21 @@ enum HTTPResponse {
         return bytes
     }
 
+    /// The head of a response that a script has made. `fields` are whole lines, checked where they were made.
+    /// `bodyCount` is nil where the status allows no body (RFC 9110 §8.6).
+    static func encodeHead(
+        _ status: HTTPStatus, fields: UnsafeRawBufferPointer, bodyCount: Int?, connection: StaticString?
+    ) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(128 + fields.count)
+        bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
+        bytes += fields
+        if let connection { append("Connection", "\(connection)", to: &bytes) }
+        if let bodyCount { append("Content-Length", String(bodyCount), to: &bytes) }
+        bytes += "\r\n".utf8
+        return bytes
+    }
+
     /// One field line; what may not be in a value is left out of it.
     static func append(_ name: String, _ value: String, to bytes: inout [UInt8]) {
         bytes += name.utf8

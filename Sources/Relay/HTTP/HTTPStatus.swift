@@ -15,7 +15,9 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
     package static var methodNotAllowed: HTTPStatus { HTTPStatus(code: 405) }
     package static var conflict: HTTPStatus { HTTPStatus(code: 409) }
     package static var requestTimeout: HTTPStatus { HTTPStatus(code: 408) }
+    package static var contentTooLarge: HTTPStatus { HTTPStatus(code: 413) }
     package static var uriTooLong: HTTPStatus { HTTPStatus(code: 414) }
+    package static var expectationFailed: HTTPStatus { HTTPStatus(code: 417) }
     package static var upgradeRequired: HTTPStatus { HTTPStatus(code: 426) }
     package static var tooManyRequests: HTTPStatus { HTTPStatus(code: 429) }
     package static var headerFieldsTooLarge: HTTPStatus { HTTPStatus(code: 431) }
@@ -29,6 +31,8 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
     package var reasonPhrase: StaticString {
         switch code {
         case 200: "OK"
+        case 201: "Created"
+        case 202: "Accepted"
         case 204: "No Content"
         case 301: "Moved Permanently"
         case 302: "Found"
@@ -46,6 +50,8 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
         case 410: "Gone"
         case 413: "Content Too Large"
         case 414: "URI Too Long"
+        case 415: "Unsupported Media Type"
+        case 417: "Expectation Failed"
         case 418: "I'm a Teapot"
         case 421: "Misdirected Request"
         case 422: "Unprocessable Content"

@@ -81,6 +81,11 @@ struct HeaderFields: Sendable {
         }
     }
 
+    /// Whether the list of this name has an item, which is given in lower case and found in any.
+    func contains(_ item: String, in name: String) -> Bool {
+        listItems(of: name).contains { $0.lazy.map(HTTPCharacter.lowercased).elementsEqual(item.utf8) }
+    }
+
     /// Without spaces and tabs on either side.
     static func trimmed(_ bytes: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
         var bytes = bytes.drop(while: HTTPCharacter.isWhitespace)

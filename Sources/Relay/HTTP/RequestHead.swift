@@ -28,6 +28,24 @@ struct RequestHead: Sendable {
     /// Host and port that the request is for; the target's where it names one (RFC 9112 §3.2.2), else the Host field's.
     var authority: String { line.authority.isEmpty ? values(of: "host").first ?? "" : text(line.authority) }
 
+    /// How the body is delimited; one of no bytes where there is none.
+    var framing: RequestFraming {
+        guard let framing = RequestFraming.read(fields, minorVersion: line.minorVersion) else {
+            preconditionFailure("RequestHeadParser lets no such head through")
+        }
+        return framing
+    }
+
+    /// Whether the request wants to become a WebSocket. Offers to switch to anything else are not taken up
+    /// (RFC 9110 §7.8).
+    var asksForWebSocket: Bool { fields.contains("websocket", in: "upgrade") }
+
+    /// Whether the connection may go on behind the response (RFC 9112 §9.3).
+    var keepsAlive: Bool {
+        line.minorVersion >= 1
+            ? !fields.contains("close", in: "connection") : fields.contains("keep-alive", in: "connection")
+    }
+
     private func text(_ range: Range<UInt16>) -> String {
         String(decoding: fields.bytes[Int(range.lowerBound)..<Int(range.upperBound)], as: UTF8.self)
     }

@@ -1,7 +1,6 @@
 /// Reads the head of an HTTP/1 request, strictly (RFC 9112): what two readers could understand differently is refused.
 ///
-/// Requests here have no body: Transfer-Encoding, and any Content-Length but 0, are refused, so that no byte behind a
-/// head can ever be read as a second request.
+/// What delimits a body is checked here (`RequestFraming`), so that no byte of one can ever be read as a second request.
 struct RequestHeadParser: Sendable {
     enum Result: Sendable {
         case incomplete
@@ -101,11 +100,8 @@ struct RequestHeadParser: Sendable {
             return "The request needs exactly one Host field."
         }
         guard hosts.allSatisfy({ isAuthority($0) }) else { return "The Host field is not HOST or HOST:PORT." }
-        guard fields.rawValues(of: "transfer-encoding").isEmpty else { return "Requests here have no body." }
-        let lengths = fields.rawValues(of: "content-length")
-        guard lengths.count <= 1, lengths.allSatisfy({ !$0.isEmpty && $0.allSatisfy { $0 == UInt8(ascii: "0") } })
-        else {
-            return "Requests here have no body."
+        guard RequestFraming.read(fields, minorVersion: line.minorVersion) != nil else {
+            return "The length of the body is not given by one Content-Length or by Transfer-Encoding: chunked."
         }
         return nil
     }

@@ -6,6 +6,7 @@
 ///     /a/TICKET            /app/NAME/a/TICKET           a server's dedicated connection
 ///     /healthz  /readyz  /metrics                       plain HTTP
 ///     /relay.js  /examples/…                            plain HTTP, files
+///     anything else, /app/NAME/…                        plain HTTP, which an app's scripts may answer
 enum Route: Hashable, Sendable {
     case instruction(app: String)
     case cleanClient(app: String, server: ServerID, port: UInt16)
@@ -16,6 +17,8 @@ enum Route: Hashable, Sendable {
     case metrics
     /// A place for files, whether there is one or not.
     case file(path: String)
+    /// A path of an app that means nothing to the relay itself.
+    case other(app: String)
     /// A well-formed path that leads nowhere.
     case notFound
     /// A path that cannot be decoded to names, or that tries to climb: answer 400.
@@ -27,20 +30,20 @@ enum Route: Hashable, Sendable {
     /// lies below that.
     static func parse(_ whole: String, below base: String = "") -> Route {
         guard whole.utf8.first == UInt8(ascii: "/") else { return .badRequest }
-        guard whole.utf8.starts(with: base.utf8) else { return .notFound }
+        guard let path = path(whole, below: base) else { return .notFound }
+        return parse(path: path)
+    }
+
+    /// The rest of a path behind a base; nil where it does not lie below that.
+    private static func path(_ whole: String, below base: String) -> String? {
+        guard whole.utf8.starts(with: base.utf8) else { return nil }
         let rest = whole.utf8.dropFirst(base.utf8.count)
-        guard rest.isEmpty || rest.first == UInt8(ascii: "/") else { return .notFound }
-        return parse(path: rest.isEmpty ? "/" : String(decoding: rest, as: UTF8.self))
+        guard rest.isEmpty || rest.first == UInt8(ascii: "/") else { return nil }
+        return rest.isEmpty ? "/" : String(decoding: rest, as: UTF8.self)
     }
 
     private static func parse(path: String) -> Route {
-        var segments: [String] = []
-        if path != "/" {
-            for encoded in path.utf8.dropFirst().split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false) {
-                guard let segment = decode(encoded) else { return .badRequest }
-                segments.append(segment)
-            }
-        }
+        guard let segments = segments(of: path) else { return .badRequest }
         var rest = segments[...]
         var app = defaultApp
         if rest.first == "app" {
@@ -55,22 +58,52 @@ enum Route: Hashable, Sendable {
             case "readyz": return .ready
             case "metrics": return .metrics
             case "relay.js": return .file(path: "/relay.js")
-            default: return .notFound
+            default: break
             }
         }
         return route(Array(rest), app: app)
     }
 
+    /// The app that a path belongs to; nil where it is the relay's own, or leads nowhere.
+    var app: String? {
+        switch self {
+        case .instruction(let app), .cleanClient(let app, _, _), .serverRegistration(let app, _),
+            .dedicated(let app, _), .other(let app):
+            app
+        case .health, .ready, .metrics, .file, .notFound, .badRequest: nil
+        }
+    }
+
+    /// A path that belongs to an app, decoded, without what names the app; begins with `/`.
+    static func pathInApp(_ whole: String, below base: String = "") -> String {
+        guard let path = path(whole, below: base), let segments = segments(of: path) else {
+            preconditionFailure("the path has no app")
+        }
+        return "/" + (segments.first == "app" ? segments.dropFirst(2) : segments[...]).joined(separator: "/")
+    }
+
+    /// What stands between the slashes, decoded; nil where something cannot be. `/` has none.
+    private static func segments(of path: String) -> [String]? {
+        guard path.utf8.first == UInt8(ascii: "/") else { return nil }
+        var segments: [String] = []
+        guard path != "/" else { return segments }
+        for encoded in path.utf8.dropFirst().split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false) {
+            guard let segment = decode(encoded) else { return nil }
+            segments.append(segment)
+        }
+        return segments
+    }
+
     private static func route(_ segments: [String], app: String) -> Route {
-        guard !segments.contains("") else { return .notFound }
+        guard !segments.contains("") else { return .other(app: app) }
         switch (segments.first, segments.count) {
         case (nil, _): return .instruction(app: app)
         case ("c", 3):
-            guard let port = portNumber(segments[2]) else { return .notFound }
+            guard let port = portNumber(segments[2]) else { return .other(app: app) }
             return .cleanClient(app: app, server: serverID(segments[1]), port: port)
         case ("s", 2): return .serverRegistration(app: app, server: serverID(segments[1]))
         case ("a", 2): return .dedicated(app: app, ticket: segments[1])
-        default: return .notFound
+        default: return .other(app: app)
         }
     }
 

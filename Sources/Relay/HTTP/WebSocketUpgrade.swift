@@ -23,6 +23,8 @@ package enum WebSocketUpgrade {
             )
         }
         guard head.minorVersion >= 1 else { return refuse("A WebSocket needs HTTP/1.1.") }
+        // So that no byte behind the head can be anything but a frame.
+        guard head.framing == .length(0) else { return refuse("The request for a WebSocket has no body.") }
         guard upgrades.allSatisfy({ $0.allSatisfy { HTTPCharacter.isToken($0) || $0 == UInt8(ascii: "/") } }) else {
             return refuse("The Upgrade field is malformed.")
         }

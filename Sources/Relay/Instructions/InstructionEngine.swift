@@ -23,7 +23,7 @@ package struct ScriptTimerID: Hashable, Sendable {
 
 /// Where scripts can hook in (DESIGN §8). `event` carries the NAME of `relay.on("event:NAME", f)`.
 package enum HookPoint: Hashable, Sendable {
-    case handshake, open, message, connect, close, reload
+    case handshake, open, message, connect, close, reload, request
     case event(VerbatimText)
 }
 
@@ -40,6 +40,8 @@ package enum CallArguments {
     /// The client's connection asks for a server's port. A clean client has not had its 101 yet: `send` answers
     /// "dropped".
     case connect(connection: ConnectionID, server: ServerID, port: UInt16)
+    /// A whole HTTP request on the connection, which has nothing but facts for it. `serial` is for `EngineHost.may`.
+    case request(connection: ConnectionID, serial: CallID, method: String, body: UnsafeRawBufferPointer)
     /// The connection is gone: its facts still answer, `send` returns "dropped".
     case close(connection: ConnectionID, code: UInt16, reason: String)
     case reload(previousGeneration: Int)
@@ -57,6 +59,10 @@ package enum CallOutcome {
     case refused(status: Int, reason: String)
     /// Only from chains of the connect point, which end in nothing else but this, `suspended` or `failed`.
     case connect(ConnectDecision)
+    /// Only from chains of the request point, which end in `returned` where no hook has an answer. `fields` are whole
+    /// lines of a response's head, checked; `status` is from 200 to 599, and where it allows no body there is none.
+    /// Both buffers are lent until the next call of the engine.
+    case response(status: Int, fields: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer)
     /// The function yielded; `EngineHost.callFinished` will bring the outcome.
     case suspended
     case failed(ScriptFailure)
@@ -164,8 +170,8 @@ package protocol InstructionEngine: AnyObject {
     func discard(_ unit: StagedUnit)
 
     /// One function that runs `functions` in order and stops as its point says: `message` at the first that returns
-    /// true, `handshake` at the first that refuses, `connect` at the first that has an opinion; the others run them
-    /// all. Nil where memory is out.
+    /// true, `handshake` at the first that refuses, `connect` and `request` at the first that has an opinion; the others
+    /// run them all. Nil where memory is out.
     func makeChain(_ point: HookPoint, _ functions: [FunctionReference]) -> FunctionReference?
     /// The set that reports and `relay.emit` look at from now on: its number and its chains for events.
     func activate(generation: Int, eventChains: [String: FunctionReference])
@@ -257,6 +263,10 @@ package protocol EngineHost: AnyObject {
     func close(_ connection: ConnectionID, code: UInt16, reason: String) -> Bool
     func isOpen(_ connection: ConnectionID) -> Bool
     func facts(of connection: ConnectionID) -> ConnectionFacts?
+
+    /// Whether what was presented with a request allows `right` (`admin`, `listen:SERVER`, `connect:SERVER:PORT` or
+    /// `invoke:NAME`); false once it is answered, nil where that is no right.
+    func may(_ connection: ConnectionID, _ serial: CallID, _ right: String) -> Bool?
 
     /// Installs the connection under the server id; nil when done, else why not (`conflict`, `not_found`, `limit`).
     func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode?

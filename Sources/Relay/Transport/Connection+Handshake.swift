@@ -2,29 +2,19 @@ internal import Logging
 
 // The HTTP side of a connection: a request head in, a 101 or a refusal out.
 extension Connection {
-    /// Reads the request head, which may come in pieces. What follows it stays unread until the app has decided.
-    func readHead(_ bytes: UnsafeRawBufferPointer) {
-        let result: RequestHeadParser.Result
-        let rest: ArraySlice<UInt8>
-        if unread.isEmpty {
-            result = RequestHeadParser.parse(bytes, maximumBytes: loop.limits.handshakeBytes)
-            rest = ArraySlice(bytes)
-        } else {
-            unread.append(contentsOf: bytes)
-            result = unread.withUnsafeBytes {
-                RequestHeadParser.parse($0, maximumBytes: loop.limits.handshakeBytes)
-            }
-            rest = ArraySlice(unread)
-        }
-        switch result {
+    /// Reads the request head that `bytes` begin with, and answers how many it has: 0 where it is not whole. What
+    /// follows it stays unread until the app has decided.
+    func readHead(_ bytes: UnsafeRawBufferPointer) -> Int {
+        switch RequestHeadParser.parse(bytes, maximumBytes: loop.limits.handshakeBytes) {
         case .incomplete:
-            if unread.isEmpty { unread = Array(rest) }
+            awaitRest()
+            return 0
         case .refused(let status, let reason):
-            unread = []
             refuse(status, "\(reason)")
+            return bytes.count
         case .head(let head, let length):
-            unread = Array(rest.dropFirst(length))
             if believe(head) { route(head) }
+            return length
         }
     }
 
@@ -32,7 +22,9 @@ extension Connection {
         if let service = listener.service {
             return upgrade(head, app: Route.defaultApp, .client(service.server, port: service.port))
         }
-        switch Route.parse(head.path, below: loop.shared.configuration.basePath) {
+        let route = Route.parse(head.path, below: loop.shared.configuration.basePath)
+        if let app = route.app, !head.asksForWebSocket { return request(head, app: app) }
+        switch route {
         case .instruction(let app):
             upgrade(head, app: app, .instruction)
         case .cleanClient(let app, let server, let port):
@@ -55,7 +47,7 @@ extension Connection {
             respond(to: head, filePath: path)
         case .badRequest:
             refuse(.badRequest, "The path is not well-formed.")
-        case .metrics, .notFound:
+        case .metrics, .other, .notFound:
             refuse(.notFound, "There is nothing at this path.")
         }
     }
@@ -135,9 +127,10 @@ extension Connection {
             if case .server = purpose, subprotocol != .relay {
                 return refuse(.badRequest, "A server speaks the subprotocol relay.v1.")
             }
-            pendingUpgrade = PendingUpgrade(appName: app, purpose: purpose, key: key)
+            pending = .upgrade(PendingUpgrade(appName: app, purpose: purpose, key: key))
             self.head = head
             lifecycle.headRead()
+            awaitRest()
             pauseReceiving()
         }
     }
@@ -169,11 +162,7 @@ extension Connection {
         guard let token = presentedToken(head, bearer) else { return listener.authToken == nil }
         if let expected = listener.authToken, Digest.constantTimeEqual(token, expected) { return true }
         let shared = loop.shared
-        let verification = Array(token.utf8).withUnsafeBytes {
-            shared.credentials.verify(
-                $0, app: app, remoteAddress: address.host, now: Int64(System.wallClockSeconds()))
-        }
-        switch verification {
+        switch verify(token, app: app) {
         case .accepted(let credential):
             guard shared.enter(credential) else {
                 shared.logUnauthorized("too many connections of one credential", address, instruction: nil)
@@ -188,7 +177,14 @@ extension Connection {
         }
     }
 
-    private func presentedToken(_ head: RequestHead, _ bearer: String?) -> String? {
+    func verify(_ token: String, app: String) -> Verification {
+        Array(token.utf8).withUnsafeBytes {
+            loop.shared.credentials.verify(
+                $0, app: app, remoteAddress: address.host, now: Int64(System.wallClockSeconds()))
+        }
+    }
+
+    func presentedToken(_ head: RequestHead, _ bearer: String?) -> String? {
         if let value = head.values(of: "authorization").first {
             let parts = value.split(separator: " ", maxSplits: 1)
             if parts.count == 2, parts[0].lowercased() == "bearer" { return String(parts[1]) }
@@ -198,9 +194,13 @@ extension Connection {
 
     // MARK: Admission
 
+    var pendingUpgrade: PendingUpgrade? {
+        if case .upgrade(let upgrade) = pending { upgrade } else { nil }
+    }
+
     /// The head is read: on to the app's home loop.
     func proceed() {
-        guard let pendingUpgrade, let home = loop.shared.apps.homeLoop(of: pendingUpgrade.appName) else {
+        guard let pending, let home = loop.shared.apps.homeLoop(of: pending.appName) else {
             return refuse(.notFound, "There is no app of this name.")
         }
         if home == loop.index { return admit() }
@@ -247,7 +247,7 @@ extension Connection {
         queueBytes(
             UpgradeResponse.encode(
                 accept: Digest.webSocketAccept(key: pendingUpgrade.key), subprotocol: subprotocol?.name))
-        self.pendingUpgrade = nil
+        pending = nil
         deadlines.enter(.open, at: loop.now)
         deadlines.lastReceived = loop.now
         if let expires = credential?.expires {

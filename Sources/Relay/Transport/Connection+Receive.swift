@@ -12,7 +12,7 @@ extension Connection {
             consume(bytes)
         }
         // Behind a whole head: the app decides, and only now, because TLS may have had more to decrypt.
-        if lifecycle.isAdmitting, pendingUpgrade != nil, app == nil, !isMoving { proceed() }
+        if lifecycle.isBeforeOpen, hasWork { serve() }
     }
 
     func decrypt(_ ciphertext: UnsafeRawBufferPointer, _ secure: SecureLayer) {
@@ -62,9 +62,9 @@ extension Connection {
     func consume(_ bytes: UnsafeMutableRawBufferPointer) {
         if lifecycle.readsFrames, !isHeld, unread.isEmpty {
             readFrames(bytes)
-        } else if lifecycle.isReadingHead {
-            readHead(UnsafeRawBufferPointer(bytes))
-        } else if lifecycle.isAdmitting || lifecycle.readsFrames {
+        } else if lifecycle.readsRequest {
+            readRequest(UnsafeRawBufferPointer(bytes))
+        } else if lifecycle.isAdmitting || lifecycle.isAnswering || lifecycle.readsFrames {
             // At most what one turn receives: receiving is paused, and resumes when this is used up.
             unread.append(contentsOf: bytes)
         } else if lifecycle.isReadingProxyHeader {
@@ -136,7 +136,7 @@ extension Connection {
 
     /// Whether this turn has lasted so long that the rest of what was received should wait: one segment can hold a
     /// thousand messages, each of which may run a script for its whole burst.
-    private var hasHadItsTurn: Bool {
+    var hasHadItsTurn: Bool {
         guard deliveredMessage else { return false }
         deliveredMessage = false
         return System.monotonicMilliseconds() &- loop.now > Self.turnMilliseconds

@@ -137,7 +137,7 @@ extension Connection {
         if let channels { took(count, all: secure?.ciphertext.isEmpty ?? outbound.isEmpty, channels) }
         // Mostly that was all, and nobody waits for it.
         if queuedBytes == 0, channels?.hasBacklog != true, channels?.untakenBytes ?? 0 == 0, waiters.isEmpty,
-            deadlines.slowSince == 0, !lifecycle.isFinishing, cleanEnd == nil
+            deadlines.slowSince == 0, lifecycle.readsFrames, cleanEnd == nil
         {
             return
         }
@@ -176,6 +176,7 @@ extension Connection {
         if queued <= loop.limits.outboundLowBytes {
             releaseWaiters()
             if let channels, channels.untakenBytes > 0 { taken(channels) }
+            if deadlines.phase == .blocked { answerHasLeft() }
         }
         watchSlowness()
         if let cleanEnd, cleanEnd.phase == .open { cleanEnd.returnCredit(queued: queued) }
@@ -245,6 +246,7 @@ extension Connection {
     }
 
     private func handshakeOrGoodbyeTookTooLong() {
+        if requestTookTooLong() { return }
         if lifecycle.isReadingHead {
             return refuse(.requestTimeout, "The request head did not arrive within the handshakeTimeout.")
         }
@@ -265,6 +267,7 @@ extension Connection {
         if lifecycle.isSecuring || lifecycle.isReadingProxyHeader {
             return disconnect(code: .serviceRestart, reason: "")
         }
+        if drainRequests() { return }
         if lifecycle.isBeforeOpen { return refuse(.draining) }
         deadlines.drain = deadline
         if channels != nil {

@@ -61,8 +61,8 @@ final class Connection {
     /// The loop counts its TLS handshake.
     private var isInHandshake: Bool
 
-    /// What the handshake asked for, until it is answered.
-    var pendingUpgrade: PendingUpgrade?
+    /// What a request asked for, until it is answered.
+    var pending: Pending?
     /// The head of the handshake's request: it stays for the facts that scripts read.
     var head: RequestHead?
     var subprotocol: Subprotocol?
@@ -73,7 +73,7 @@ final class Connection {
     var isLivecode = false
     private var isResuming = false
     /// The peer's end of stream came while messages before it were still unread.
-    private var hasEnded = false
+    var hasEnded = false
     var deliveredMessage = false
     var timer: TimerID?
 
@@ -152,7 +152,7 @@ final class Connection {
             // Revoked while it was between the loops, where neither could see it.
             return close(.credentialRevoked, reason: "the credential was revoked")
         }
-        if app == nil { admit() }
+        if app == nil { pendingRequest == nil ? admit() : serve() }
     }
 
     /// Where its channels are.
@@ -181,7 +181,7 @@ final class Connection {
 
     /// Starts the close handshake; before the 101 the request is refused, and before that the connection just ends.
     func close(_ code: CloseCode, reason: String) {
-        if lifecycle.isAdmitting {
+        if lifecycle.isAdmitting || lifecycle.isAnswering {
             leaveChannels(code, reason)
             return refuse(code == .credentialRevoked ? .unauthorized : .serviceUnavailable, reason)
         }
@@ -233,6 +233,7 @@ final class Connection {
         // What came before the end comes first: it waits for this connection's turn.
         if lifecycle.isReadingProxyHeader { return failProxyHeader(.incomplete) }
         if lifecycle.isOpen, !unread.isEmpty || cleanEnd?.stalled != nil { return hasEnded = true }
+        if lifecycle.isBeforeOpen, outlivesEnd() { return pauseReceiving() }
         switch lifecycle.endOfStream() {
         case .disconnect: disconnect(code: .abnormalClosure, reason: "")
         case .none: pauseReceiving()  // Level-triggered: the end would be reported for ever.
@@ -325,6 +326,7 @@ final class Connection {
     func resumeReading() {
         isResuming = false
         guard !isHeld, !lifecycle.isDead else { return }
+        if lifecycle.isBeforeOpen { return resumeRequests() }
         readUnread()
         guard !isHeld, unread.isEmpty else { return }
         hasEnded ? endOfStream() : startReceiving()

@@ -3,6 +3,14 @@
 struct Deadlines {
     enum Phase {
         case handshake, open, closing, finishing, lingering
+        /// A request that is not the first has begun, or its body is on its way.
+        case request
+        /// Scripts have a request: their own time is limited.
+        case answering
+        /// An answer is above the high watermark: nothing is read until it has left.
+        case blocked
+        /// Nothing of the next request has come.
+        case keepAlive
     }
 
     /// How long we wait for the peer's close frame, and for its end of stream after ours. Browsers wait 2–3 s on their
@@ -33,11 +41,15 @@ struct Deadlines {
     mutating func enter(_ phase: Phase, at now: UInt64, limits: Limits? = nil) {
         self.phase = phase
         switch phase {
-        case .handshake, .open: phaseDeadline = .max
+        case .handshake, .open, .answering: phaseDeadline = .max
         case .closing: phaseDeadline = now + Self.closingMilliseconds
         case .finishing:
             phaseDeadline = now + (limits?.slowConsumerDeadline.wholeMilliseconds ?? Self.closingMilliseconds)
         case .lingering: phaseDeadline = now + Self.lingeringMilliseconds
+        case .request: phaseDeadline = now + (limits?.handshakeTimeout.wholeMilliseconds ?? Self.closingMilliseconds)
+        case .blocked:
+            phaseDeadline = now + (limits?.slowConsumerDeadline.wholeMilliseconds ?? Self.closingMilliseconds)
+        case .keepAlive: phaseDeadline = now + (limits?.idleTimeout.wholeMilliseconds ?? Self.closingMilliseconds)
         }
     }
 

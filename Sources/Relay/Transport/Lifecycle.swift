@@ -8,8 +8,12 @@ struct Lifecycle {
         case securing
         /// The request head has not arrived whole. Next: admitting, finishing, dead.
         case readingHead
-        /// The head is read; the app decides. Nothing is received meanwhile. Next: open, finishing, dead.
+        /// The head is read; the app decides. Nothing is received meanwhile. Next: open, receivingBody, finishing, dead.
         case admitting
+        /// An app's scripts will answer the request once its body is whole. Next: answering, finishing, dead.
+        case receivingBody
+        /// The scripts have the request. Next: readingHead, finishing, dead.
+        case answering
         /// The 101 is sent: frames go both ways. Next: closing, finishing, dead.
         case open
         /// Our close frame is queued, the peer's has not come: its data is read and ignored. Next: finishing, dead.
@@ -34,6 +38,10 @@ struct Lifecycle {
     var isSecuring: Bool { if case .securing = state { true } else { false } }
     var isReadingHead: Bool { if case .readingHead = state { true } else { false } }
     var isAdmitting: Bool { if case .admitting = state { true } else { false } }
+    var isReceivingBody: Bool { if case .receivingBody = state { true } else { false } }
+    var isAnswering: Bool { if case .answering = state { true } else { false } }
+    /// Incoming bytes are those of a request.
+    var readsRequest: Bool { isReadingHead || isReceivingBody }
     /// Messages may be sent and are delivered.
     var isOpen: Bool { if case .open = state { true } else { false } }
     var isClosing: Bool { if case .closing = state { true } else { false } }
@@ -42,7 +50,7 @@ struct Lifecycle {
     /// Still to be answered with a 101 or a refusal.
     var isBeforeOpen: Bool {
         switch state {
-        case .readingProxyHeader, .securing, .readingHead, .admitting: true
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering: true
         case .open, .closing, .finishing, .lingering, .dead: false
         }
     }
@@ -50,7 +58,9 @@ struct Lifecycle {
     var ignoresInput: Bool {
         switch state {
         case .finishing, .lingering, .dead: true
-        case .readingProxyHeader, .securing, .readingHead, .admitting, .open, .closing: false
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering, .open,
+            .closing:
+            false
         }
     }
     /// Incoming bytes are frames.
@@ -80,10 +90,27 @@ struct Lifecycle {
         return true
     }
 
+    /// The app's scripts will be asked for an answer.
+    mutating func bodyBegan() {
+        guard case .admitting = state else { preconditionFailure("body began in \(state)") }
+        state = .receivingBody
+    }
+
+    mutating func bodyReceived() {
+        guard case .receivingBody = state else { preconditionFailure("body received in \(state)") }
+        state = .answering
+    }
+
+    /// The answer is queued, and another request may come.
+    mutating func answered() {
+        guard case .answering = state else { preconditionFailure("answered in \(state)") }
+        state = .readingHead
+    }
+
     /// A response that is no 101 is to be sent; false where it is too late for one.
     mutating func refused() -> Bool {
         switch state {
-        case .readingProxyHeader, .readingHead, .admitting:
+        case .readingProxyHeader, .readingHead, .admitting, .receivingBody, .answering:
             state = .finishing(mayReceiveMore: true)
             return true
         case .securing, .open, .closing, .finishing, .lingering, .dead:
@@ -113,7 +140,8 @@ struct Lifecycle {
         case .closing:
             state = .finishing(mayReceiveMore: false)
             return .none
-        case .readingProxyHeader, .securing, .readingHead, .admitting, .finishing, .lingering, .dead:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering, .finishing,
+            .lingering, .dead:
             return .none
         }
     }
@@ -127,7 +155,8 @@ struct Lifecycle {
         case .closing:
             state = .finishing(mayReceiveMore: true)
             return .none
-        case .readingProxyHeader, .securing, .readingHead, .admitting, .finishing, .lingering, .dead:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering, .finishing,
+            .lingering, .dead:
             return .none
         }
     }
@@ -160,7 +189,8 @@ struct Lifecycle {
             return .none
         case .dead:
             return .none
-        case .readingProxyHeader, .securing, .readingHead, .admitting, .open, .closing, .lingering:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering, .open,
+            .closing, .lingering:
             state = .dead
             return .disconnect
         }
@@ -170,7 +200,7 @@ struct Lifecycle {
     /// where the end has begun already, which must not begin anew.
     mutating func silenced() -> Bool {
         switch state {
-        case .readingProxyHeader, .securing, .readingHead, .admitting, .open, .closing:
+        case .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering, .open, .closing:
             state = .finishing(mayReceiveMore: true)
             return true
         case .finishing, .lingering, .dead:

@@ -98,6 +98,7 @@ struct CheckCommand: ParsableCommand {
         case .open: "open"
         case .message: "message"
         case .connect: "connect"
+        case .request: "request"
         case .close: "close"
         case .reload: "reload"
         case .event(let name): "event:\(printable(name.text))"
@@ -136,6 +137,7 @@ private final class AbsentRelay: EngineHost {
     }
     func close(_ connection: ConnectionID, code: UInt16, reason: String) -> Bool { false }
     func isOpen(_ connection: ConnectionID) -> Bool { false }
+    func may(_ connection: ConnectionID, _ serial: CallID, _ right: String) -> Bool? { false }
     func facts(of connection: ConnectionID) -> ConnectionFacts? { nil }
     func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode? { .notFound }
     func uninstall(server: ServerID) -> Bool { false }
