@@ -103,13 +103,15 @@ import Testing
             relay.on('open', function(conn, r) conn.data.r = r end)
             relay.on('message', function(conn, data, kind) conn:send(data .. kind) end)
             relay.on('connect', function(conn, server, port, r) return server .. r.path, port + 1, { server } end)
+            relay.on('request', function(r) return 200, { A = { r.method, r.path } }, r.body .. tostring(r.may('a')) end)
             relay.on('close', function(conn, code, reason) error(reason .. code) end)
             relay.on('event:x', function(d) seen = d.a .. 'y' end)
             """)
-        let points: [HookPoint] = [.handshake, .open, .message, .close, .event("x"), .connect]
+        let points: [HookPoint] = [.handshake, .open, .message, .close, .event("x"), .connect, .request]
         let chains = points.map { bench.chain($0) }
         var id: UInt64 = 0
         var connected = Ending.suspended
+        var answered = Ending.suspended
         failEach(bench) {
             id = id % 100 + 1
             let connection = ConnectionID(rawValue: id)
@@ -122,10 +124,18 @@ import Testing
             check(bench.call(chains[4], .event(json: #"{"a":"b"}"#)), bench)
             connected = bench.call(chains[5], .connect(connection: connection, server: .name("box"), port: 22))
             check(connected, bench)
+            Array("hi".utf8).withUnsafeBytes {
+                answered = bench.call(
+                    chains[6],
+                    .request(connection: connection, serial: CallID(rawValue: 7), method: "PUT", body: $0))
+            }
+            check(answered, bench)
             bench.engine.forget(connection)
         }
         #expect(
             connected == .connect(.allowed(server: .name("box/here"), port: 23, metadata: #"["box"]"#)))
+        let fields = "A: PUT\r\nA: /here\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        #expect(answered == .response(200, fields: fields, body: "hifalse"))
     }
 
     @Test func `making a chain may fail`() throws {

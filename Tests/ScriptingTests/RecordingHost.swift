@@ -8,6 +8,7 @@ enum Ending: Equatable {
     case returned(String?)
     case refused(Int, String)
     case connect(ConnectDecision)
+    case response(Int, fields: String, body: String)
     case suspended
     case failed(ScriptFailure)
 
@@ -17,6 +18,9 @@ enum Ending: Equatable {
             case .returned(let json, _): .returned(json.map { String(decoding: $0, as: UTF8.self) })
             case .refused(let status, let reason): .refused(status, reason)
             case .connect(let decision): .connect(decision)
+            case .response(let status, let fields, let body):
+                .response(
+                    status, fields: String(decoding: fields, as: UTF8.self), body: String(decoding: body, as: UTF8.self))
             case .suspended: .suspended
             case .failed(let failure): .failed(failure)
             }
@@ -64,6 +68,7 @@ final class RecordingHost: EngineHost {
     var finished: [CallID: Ending] = [:]
     var failures: [ScriptFailure] = []
     var logs: [String] = []
+    var rights: Set<String> = []
     var configJSON = #"{"name":"test","nested":{"list":[1,2]}}"#
 
     func send(_ bytes: UnsafeRawBufferPointer, isText: Bool, to connection: ConnectionID) -> ScriptSendResult {
@@ -90,6 +95,10 @@ final class RecordingHost: EngineHost {
             query: "a=b", headers: [("host", "example.org"), ("origin", "https://example.org")], port: 8087,
             isAdmin: admins.contains(connection.rawValue), subprotocol: connection.rawValue == 2 ? "relay.v1" : nil,
             tls: connection.rawValue == 2 ? "TLSv1.3" : nil)
+    }
+
+    func may(_ connection: ConnectionID, _ serial: CallID, _ right: String) -> Bool? {
+        right.isEmpty ? nil : rights.contains("\(connection) \(serial.rawValue) \(right)")
     }
 
     func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode? {

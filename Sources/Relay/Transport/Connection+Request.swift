@@ -235,8 +235,7 @@ extension Connection {
         lifecycle.answered()
         let isBlocked = queuedBytes > loop.limits.outboundHighBytes
         deadlines.enter(isBlocked ? .blocked : .keepAlive, at: loop.now, limits: loop.limits)
-        // A deadline that is later than the timer is found when that fires.
-        if isBlocked || timer == nil { updateTimer() }
+        updateTimer()
     }
 
     /// The same with a sentence of the relay's own.

@@ -137,16 +137,33 @@ import Testing
     }
 
     @Test(arguments: [
-        "Content-Length: 5", "Content-Length: 0\r\nContent-Length: 0", "Content-Length: +0", "Content-Length: ",
-        "Content-Length: 0, 0", "Content-Length: -1", "Transfer-Encoding: chunked", "Transfer-Encoding: identity",
-        "Content-Length: 0\r\nTransfer-Encoding: chunked", "transfer-encoding:\tchunked",
+        "Content-Length: 0\r\nContent-Length: 0", "Content-Length: +0", "Content-Length: ", "Content-Length: 0, 0",
+        "Content-Length: -1", "Transfer-Encoding: identity", "Content-Length: 0\r\nTransfer-Encoding: chunked",
     ])
-    func `case 32: a request that announces a body is refused`(_ field: String) {
+    func `case 32: a body whose length is not clear is refused`(_ field: String) {
         #expect(status("GET / HTTP/1.1\r\nHost: a\r\n\(field)\r\n\r\n") == 400)
     }
 
-    @Test func `case 32: a body of no bytes may be announced`() {
-        #expect(parsed("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n") != nil)
+    @Test(arguments: ["Content-Length: 0", "Content-Length: 5", "transfer-encoding:\tchunked"])
+    func `case 32: a body may be announced`(_ field: String) {
+        #expect(parsed("GET / HTTP/1.1\r\nHost: a\r\n\(field)\r\n\r\n") != nil)
+    }
+
+    @Test(arguments: [
+        (1, "", true), (1, "Connection: close", false), (1, "Connection: x, Close", false), (1, "Connection: x", true),
+        (0, "", false), (0, "Connection: Keep-Alive", true), (0, "Connection: close", false),
+    ])
+    func `a connection goes on as its version and the Connection field say`(minor: Int, field: String, goesOn: Bool) {
+        let lines = field.isEmpty ? "" : field + "\r\n"
+        #expect(parsed("GET / HTTP/1.\(minor)\r\nHost: a\r\n\(lines)\r\n")?.keepsAlive == goesOn)
+    }
+
+    @Test(arguments: [
+        ("Upgrade: WebSocket", true), ("Upgrade: h2c, websocket", true), ("Upgrade: h2c\r\nUpgrade: websocket", true),
+        ("Upgrade: h2c", false), ("Upgrade: websockets", false), ("X: websocket", false),
+    ])
+    func `a head asks for a WebSocket in its Upgrade field`(field: String, asks: Bool) {
+        #expect(parsed("GET / HTTP/1.1\r\nHost: a\r\n\(field)\r\n\r\n")?.asksForWebSocket == asks)
     }
 
     @Test func `case 33: a head, a header count or a request line beyond the limits is refused`() {

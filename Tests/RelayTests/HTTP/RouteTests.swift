@@ -29,13 +29,36 @@ import Testing
     }
 
     @Test(arguments: [
-        "/x", "/app", "/app/", "/app/a.b", "/app/x/", "//", "/c/box", "/c/box/", "/c/box/65536", "/c/box/-1",
-        "/c/box/+1", "/c/box/080",
-        "/c//80", "/c/box/80/x", "/s", "/s/", "/healthz/", "/app/x/healthz",
-        "/app/\(String(repeating: "x", count: 65))", "/APP/x", "/relay.js/", "/relay.js/x", "/app/x/relay.js",
-        "/app/x/examples",
+        "/x", "//", "/c/box", "/c/box/", "/c/box/65536", "/c/box/-1", "/c/box/+1", "/c/box/080", "/c//80",
+        "/c/box/80/x", "/s", "/s/", "/healthz/", "/APP/x", "/relay.js/", "/relay.js/x",
     ])
-    func `other paths lead nowhere`(_ path: String) { #expect(Route.parse(path) == .notFound) }
+    func `other paths are the scripts' of the default app`(_ path: String) {
+        #expect(Route.parse(path) == .other(app: "default"))
+        #expect(Route.pathInApp(path) == path)
+    }
+
+    @Test(arguments: ["/app", "/app/", "/app/a.b", "/app/\(String(repeating: "x", count: 65))", "/app//x"])
+    func `a path whose app has no name leads nowhere`(_ path: String) {
+        #expect(Route.parse(path) == .notFound && Route.parse(path).app == nil)
+    }
+
+    @Test(arguments: [
+        ("/app/x/", "/"), ("/app/x/healthz", "/healthz"), ("/app/x/relay.js", "/relay.js"),
+        ("/app/x/examples", "/examples"), ("/app/x/a%20b/%C3%A9/", "/a b/é/"), ("/app/x//", "//"),
+        ("/app/x/app/y", "/app/y"),
+    ])
+    func `a path within an app is decoded, without the app`(path: String, inApp: String) {
+        #expect(Route.parse(path) == .other(app: "x") && Route.parse(path).app == "x")
+        #expect(Route.pathInApp(path) == inApp)
+    }
+
+    @Test func `the paths of WebSockets are an app's as well, the relay's own are not`() {
+        for path in ["/app/x", "/app/x/c/box/1", "/app/x/s/box", "/app/x/a/1"] { #expect(Route.parse(path).app == "x") }
+        #expect(Route.pathInApp("/") == "/" && Route.pathInApp("/app/x") == "/")
+        for path in ["/healthz", "/readyz", "/metrics", "/relay.js", "/examples/x"] {
+            #expect(Route.parse(path).app == nil)
+        }
+    }
 
     @Test(arguments: [
         "", "x", "/s/a%0d%0ab", "/s/%00", "/s/a%2Fb", "/s/a%2fb", "/s/..", "/s/%2e%2e", "/./s/x", "/s/.", "/s/%",

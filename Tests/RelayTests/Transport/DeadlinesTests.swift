@@ -49,12 +49,20 @@ import Testing
 
     @Test(arguments: [
         (Deadlines.Phase.closing, 2000 + Deadlines.closingMilliseconds), (.finishing, 7000),
-        (.lingering, 2000 + Deadlines.lingeringMilliseconds),
+        (.lingering, 2000 + Deadlines.lingeringMilliseconds), (.request, 12_000), (.blocked, 7000),
+        (.keepAlive, 92_000),
     ])
-    func `each phase of the end has its own time`(phase: Deadlines.Phase, deadline: UInt64) {
+    func `each phase of a request and of the end has its own time`(phase: Deadlines.Phase, deadline: UInt64) {
         var deadlines = opened()
         deadlines.enter(phase, at: 2000, limits: limits)
         check(deadlines, .phase, at: deadline)
+    }
+
+    @Test func `scripts that answer have no time but their own`() {
+        var deadlines = accepted()
+        deadlines.enter(.answering, at: 2000)
+        #expect(deadlines.due(at: 1_000_000, isPaused: false, limits) == .nothing)
+        #expect(deadlines.next(after: 2000, isPaused: false, limits) == .max)
     }
 
     @Test func `finishing without limits has the time of closing`() {

@@ -5,7 +5,7 @@ import Testing
 /// The whole table of the machine: every event in every state.
 @Suite struct `Life of a connection` {
     enum Phase: CaseIterable {
-        case readingProxyHeader, securing, readingHead, admitting, open, closing
+        case readingProxyHeader, securing, readingHead, admitting, receivingBody, answering, open, closing
         /// Finishing, with more to throw away afterwards; and with nothing to come.
         case finishing, finishingLast
         case lingering, dead
@@ -20,6 +20,11 @@ import Testing
             if self == .readingHead { return lifecycle }
             lifecycle.headRead()
             if self == .admitting { return lifecycle }
+            if self == .receivingBody || self == .answering {
+                lifecycle.bodyBegan()
+                if self == .answering { lifecycle.bodyReceived() }
+                return lifecycle
+            }
             _ = lifecycle.admitted()
             if self == .open { return lifecycle }
             switch self {
@@ -42,6 +47,10 @@ import Testing
                 self = .readingHead
             } else if lifecycle.isAdmitting {
                 self = .admitting
+            } else if lifecycle.isReceivingBody {
+                self = .receivingBody
+            } else if lifecycle.isAnswering {
+                self = .answering
             } else if lifecycle.isOpen {
                 self = .open
             } else if lifecycle.isClosing {
@@ -95,6 +104,13 @@ import Testing
         check(happens { $0.headRead() }, in: [.readingHead], otherwise: true, [.readingHead: (true, .admitting)])
     }
 
+    @Test func `the way of a request that stays HTTP, and back to the next head`() {
+        check(happens { $0.bodyBegan() }, in: [.admitting], otherwise: true, [.admitting: (true, .receivingBody)])
+        check(
+            happens { $0.bodyReceived() }, in: [.receivingBody], otherwise: true, [.receivingBody: (true, .answering)])
+        check(happens { $0.answered() }, in: [.answering], otherwise: true, [.answering: (true, .readingHead)])
+    }
+
     @Test func `an app's yes opens only who still waits for it`() {
         check({ $0.admitted() }, otherwise: false, [.admitting: (true, .open)])
     }
@@ -104,7 +120,7 @@ import Testing
             { $0.refused() }, otherwise: false,
             [
                 .readingProxyHeader: (true, .finishing), .readingHead: (true, .finishing),
-                .admitting: (true, .finishing),
+                .admitting: (true, .finishing), .receivingBody: (true, .finishing), .answering: (true, .finishing),
             ])
     }
 
@@ -136,7 +152,7 @@ import Testing
             { $0.endOfStream() }, otherwise: .none,
             [
                 .readingProxyHeader: ended, .securing: ended, .readingHead: ended, .admitting: ended, .open: ended,
-                .closing: ended,
+                .closing: ended, .receivingBody: ended, .answering: ended,
                 .lingering: ended, .finishing: (.none, .finishingLast),
             ])
     }
@@ -146,8 +162,8 @@ import Testing
         check(
             { $0.silenced() }, otherwise: false,
             [
-                .readingProxyHeader: alert, .securing: alert, .readingHead: alert, .admitting: alert, .open: alert,
-                .closing: alert,
+                .readingProxyHeader: alert, .securing: alert, .readingHead: alert, .admitting: alert,
+                .receivingBody: alert, .answering: alert, .open: alert, .closing: alert,
             ])
     }
 
@@ -160,8 +176,11 @@ import Testing
         for phase in Phase.allCases {
             let lifecycle = phase.reached()
             #expect(lifecycle.readsFrames == [.open, .closing].contains(phase), "\(phase)")
-            let before: [Phase] = [.readingProxyHeader, .securing, .readingHead, .admitting]
+            let before: [Phase] = [
+                .readingProxyHeader, .securing, .readingHead, .admitting, .receivingBody, .answering,
+            ]
             #expect(lifecycle.isBeforeOpen == before.contains(phase), "\(phase)")
+            #expect(lifecycle.readsRequest == [.readingHead, .receivingBody].contains(phase), "\(phase)")
         }
     }
 

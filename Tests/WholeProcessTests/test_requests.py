@@ -1,0 +1,644 @@
+"""HTTP requests that scripts answer: `relay.on("request", …)` (docs/http-requests.md; RFC 9112, CASES 30 to 34 and 40)."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from conditions import eventually
+from relay import TEST_SCRIPTS, Relay, run_relayd
+from wire import TEXT, Raw, frame, head, upgrade_head
+
+SCRIPT = TEST_SCRIPTS / "requests.lua"
+HOST = "Host: relay.test"
+HEALTH = head("GET /healthz HTTP/1.1", HOST)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Relay(scripts=[SCRIPT], loops=2) as relay:
+        yield relay
+
+
+def get(path, *fields, method="GET", version="HTTP/1.1"):
+    return head(f"{method} {path} {version}", HOST, *fields)
+
+
+def put(path, body, *fields):
+    body = body.encode() if isinstance(body, str) else body
+    return head(f"PUT {path} HTTP/1.1", HOST, f"Content-Length: {len(body)}", *fields) + body
+
+
+def chunked(path, *chunks, trailer=b"", fields=()):
+    start = head(f"POST {path} HTTP/1.1", HOST, "Transfer-Encoding: chunked", *fields)
+    return start + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailer + b"\r\n"
+
+
+def one(relay, data, **options):
+    """The response to one request, on a connection of its own."""
+    with relay.raw(**options) as raw:
+        raw.send(data)
+        return raw.read_response(has_body=not data.startswith(b"HEAD"))
+
+
+# What a script sees, and what it answers
+
+
+def test_a_hook_gets_the_request(server):
+    with server.raw() as raw:
+        raw.send(put("/facts/a%20b/%C3%A9/?x=1&y=%20", "hello", "X-One: a", "x-one: b", "Cookie: c"))
+        response = raw.read_response()
+        port = raw.socket.getsockname()[0]
+    facts = json.loads(response.body)
+    assert response.status == 200 and response.values("content-type") == ["application/json"]
+    assert facts == {
+        "method": "PUT", "path": "/facts/a b/é/", "query": "x=1&y=%20", "body": "hello", "remoteAddress": port,
+        "isAdmin": False, "app": "default",
+        "headers": {"host": "relay.test", "content-length": "5", "x-one": "a, b", "cookie": "c"},
+    }
+
+
+def test_the_path_is_that_within_the_app(server):
+    server.invoke("create app", named={"app": "blue"})
+    server.load("requests.lua", SCRIPT.read_text(), path="/app/blue")
+    with server.raw() as raw:
+        for path, inside in [("/app/blue/facts/x", "/facts/x"), ("/facts", "/facts"), ("/app/blue/facts", "/facts")]:
+            raw.send(get(path))
+            facts = json.loads(raw.read_response().body)
+            assert facts["path"] == inside and facts["app"] == ("blue" if "blue" in path else "default")
+    assert one(server, get("/app/none/facts")).status == 404
+
+
+@pytest.mark.parametrize("path, status", [("/nothing", 404), ("/", 426), ("/c/box/1", 426), ("/s/box", 426)])
+def test_a_request_that_no_hook_answers_is_answered_as_without_hooks(server, shared_relay, path, status):
+    without = one(shared_relay, get(path))
+    with server.raw() as raw:
+        for _ in range(2):  # Here the connection stays.
+            raw.send(get(path))
+            response = raw.read_response()
+            assert (response.status, response.body) == (without.status, without.body) == (status, without.body)
+
+
+def test_hooks_are_asked_in_order(server):
+    response = one(server, get("/second"))
+    assert (response.status, response.body) == (201, b"the second hook")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/relay.js", "/examples/x"])
+def test_what_the_relay_answers_itself_no_hook_sees(server, path):
+    before = server.invoke("served")
+    one(server, get(path))
+    assert server.invoke("served") == before
+
+
+def test_headers_can_be_repeated(server):
+    response = one(server, get("/twice"))
+    assert response.values("set-cookie") == ["a=1", "b=2"] and response.values("x-number") == ["7"]
+    assert response.values("content-type") == ["text/plain; charset=utf-8"]
+
+
+@pytest.mark.parametrize("status, length", [(200, "0"), (404, "0"), (599, "0"), (205, "0"), (204, None), (304, None)])
+def test_a_status_may_stand_alone(server, status, length):
+    with server.raw() as raw:
+        raw.send(get(f"/status?{status}") + get("/length"))
+        response = raw.read_response()
+        assert (response.status, response.value("content-length"), response.body) == (status, length, b"")
+        assert raw.read_response().body == b"0"
+
+
+def test_the_answer_to_head_has_no_body_but_its_length(server):
+    with server.raw() as raw:
+        raw.send(get("/twice", method="HEAD") + get("/length"))
+        response = raw.read_response(has_body=False)
+        assert (response.status, response.value("content-length")) == (200, "3")
+        assert raw.read_response().body == b"0"
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("/raise", "no such luck"), ("/loop", "burst"), ("/split", "control character"), ("/token", "no token has"),
+        ("/own", "the header 'content-length' is the relay's to set"), ("/status?199", "from 200 to 599"),
+        ("/status?600", "from 200 to 599"), ("/status?2.5", "from 200 to 599"),
+    ])
+def test_a_hook_that_fails_is_500_and_logged_with_its_place(server, path, words):
+    with server.raw() as raw:
+        raw.send(get(path))
+        response = raw.read_response()
+        assert response.status == 500 and response.values("x-injected") == [] and words.encode() not in response.body
+        raw.send(get("/length"))  # The connection goes on.
+        assert raw.read_response().status == 200
+    line = next(line for line in server.log.splitlines() if words in line)
+    assert "requests.lua:" in line and "request hook" in line
+
+
+def test_the_time_of_a_call_in_all_is_504(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"callTime": "100ms"})
+    with relay.raw() as raw:
+        raw.send(get("/sleep?5"))
+        assert raw.read_response().status == 504
+        raw.send(get("/sleep?0.01"))
+        assert raw.read_response().body == b"slept"
+    relay.logs("callTime")
+
+
+def test_an_answer_beyond_the_output_of_a_call_is_500(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"outputBytesPerCall": "1MiB"})
+    assert one(relay, get("/large?1000000")).status == 200
+    assert one(relay, get("/large?1048577")).status == 500
+    relay.logs("outputBytesPerCall")
+
+
+# Credentials
+
+
+def test_a_request_has_the_rights_of_its_credential(server):
+    made = server.invoke("create credential", named={"rights": ["invoke:push*", "connect:box:22", "listen:a"]})
+    bearer = f"Authorization: Bearer {made['credential']}"
+    answers = {
+        "invoke:push": "true", "invoke:pull": "false", "admin": "false", "connect:box:22": "true",
+        "connect:box:23": "false", "listen:a": "true", "listen:b": "false",
+    }
+    with server.raw() as raw:
+        for right, expected in answers.items():
+            raw.send(get(f"/may?{right}", bearer))
+            assert raw.read_response().body.decode() == expected, right
+            # The credential is the request's, not the connection's: behind a proxy the next one is somebody else's.
+            raw.send(get(f"/may?{right}"))
+            assert raw.read_response().body == b"false", right
+        raw.send(get("/may?admin", f"Authorization: Bearer {server.admin}") + get(f"/may?invoke:x&auth={server.admin}"))
+        assert raw.read_response().body == b"true"
+        assert raw.read_response().body == b"true"
+        for wrong in ["", "invoke", "push", "connect:box", "connect:box:x", "invoke%20x"]:
+            raw.send(get(f"/may?{wrong}"))
+            assert b"a right is" in raw.read_response().body, wrong
+
+
+def test_a_request_that_was_answered_has_no_rights_any_more(server):
+    bearer = f"Authorization: Bearer {server.admin}"
+    with server.raw() as raw:
+        raw.send(get("/keep", bearer) + get("/kept", bearer))
+        assert raw.read_response().status == 200
+        assert raw.read_response().body == b"false"
+
+
+def test_a_wrong_credential_is_401_before_the_body_is_read(make_relay):
+    relay = make_relay(scripts=[SCRIPT])
+    with relay.raw() as raw:
+        raw.send(head("PUT /length HTTP/1.1", HOST, "Content-Length: 100", "Authorization: Bearer wrong"))
+        response = raw.read_response()
+        assert response.status == 401 and response.values("www-authenticate") == ['Bearer realm="relayd"']
+        assert response.values("connection") == ["close"]
+        raw.expect_end()
+    relay.logs("unauthorized")
+    assert "wrong" not in relay.log
+    assert one(relay, get("/length", "Authorization: Basic d3Jvbmc6")).status == 200  # Somebody else's scheme.
+
+
+def test_a_listener_with_a_token_wants_it_of_requests_as_well(make_relay):
+    relay = make_relay(scripts=[SCRIPT], listen=["ws://127.0.0.1:0?auth=1234"])
+    assert one(relay, get("/length")).status == 401
+    assert one(relay, get("/length", "Authorization: Bearer 1234")).status == 200
+    assert json.loads(one(relay, get("/facts?auth=1234")).body)["isAdmin"] is False
+
+
+# Connections
+
+
+def test_a_connection_serves_many_requests(server):
+    with server.raw() as raw:
+        for number in range(50):
+            raw.send(put("/echo", f"body {number}"))
+            assert raw.read_response().body == f"body {number}".encode()
+        raw.send(get("/length", "Connection: close"))
+        assert raw.read_response().values("connection") == ["close"]
+        raw.expect_end()
+
+
+def test_requests_that_come_at_once_are_answered_in_order(server):
+    bodies = [f"{number} " + "x" * (number * 7 % 300) for number in range(2000)]
+    with server.raw() as raw:
+        sender = threading.Thread(target=raw.send, args=(b"".join(put("/echo", body) for body in bodies),))
+        sender.start()
+        for body in bodies:
+            assert raw.read_response().body == body.encode()
+        sender.join()
+
+
+def test_a_request_behind_one_that_sleeps_waits_for_it(server):
+    before = server.invoke("served")
+    with server.raw() as raw:
+        raw.send(get("/sleep?0.2") + put("/echo", "behind") + get("/sleep?0") + get("/length"))
+        assert [raw.read_response().body for _ in range(4)] == [b"slept", b"behind", b"slept", b"0"]
+    assert server.invoke("served") == before + 4
+
+
+def test_while_a_request_is_handled_nothing_is_read_ahead(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"callTime": "60s"})
+    with relay.raw() as raw:
+        raw.send(get("/sleep?60"))
+        eventually(lambda: relay.invoke("served") == 1, "the hook sleeps")
+        before = relay.resident_bytes
+        raw.socket.setblocking(False)
+        sent = 0
+        try:
+            while sent < 64 << 20:
+                sent += raw.socket.send(put("/echo", "x" * 60000))
+        except BlockingIOError:
+            pass
+        assert sent < 32 << 20  # What sockets hold.
+        assert relay.resident_bytes - before < 4 << 20
+        raw.reset()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 40])
+def test_requests_may_come_in_pieces(server, cut):
+    data = put("/echo", "one") + chunked("/echo", b"t", b"wo") + get("/length")
+    with server.raw() as raw:
+        for start in range(0, len(data), cut):
+            raw.send(data[start:start + cut])
+        assert [raw.read_response().body for _ in range(3)] == [b"one", b"two", b"0"]
+
+
+def test_http_1_0_closes_unless_it_is_asked_not_to(server):
+    with server.raw() as raw:
+        raw.send(get("/length", "Connection: keep-alive", version="HTTP/1.0"))
+        assert raw.read_response().values("connection") == ["keep-alive"]
+        raw.send(get("/length", version="HTTP/1.0"))
+        assert raw.read_response().values("connection") == ["close"]
+        raw.expect_end()
+
+
+def test_who_ends_its_output_still_gets_its_answers(server):
+    for path, body in [("/length", b"0"), ("/sleep?0.1", b"slept")]:
+        with server.raw() as raw:
+            raw.send(get(path) + get("/length"))
+            raw.socket.shutdown(socket.SHUT_WR)
+            assert [raw.read_response().body, raw.read_response().body] == [body, b"0"]
+            raw.expect_end()
+
+
+def test_an_upgrade_may_follow_a_request(server):
+    with server.raw() as raw:
+        raw.send(put("/echo", "first"))
+        assert raw.read_response().body == b"first"
+        raw.send(upgrade_head() + frame(TEXT, '{"instruction":"served","id":1}'))
+        assert raw.read_response().status == 101
+        assert json.loads(raw.read_message())["id"] == 1
+    with server.raw() as raw:  # And at once.
+        raw.send(get("/sleep?0.05") + get("/length") + upgrade_head() + frame(TEXT, '{"instruction":"served","id":2}'))
+        assert [raw.read_response().status for _ in range(3)] == [200, 200, 101]
+        assert json.loads(raw.read_message())["id"] == 2
+
+
+def test_a_connection_between_requests_is_in_no_list(server):
+    with server.raw() as raw:
+        raw.send(get("/length"))
+        assert raw.read_response().status == 200
+        assert len(server.listed("connections")) == 1  # Whoever asks.
+
+
+def test_an_answer_that_is_not_read_stops_its_connection_and_nobody_else(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"slowConsumerDeadline": "60s", "burst": "5s"})
+    with relay.raw() as raw:
+        before = relay.peak_bytes
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        raw.send(get("/large?4000000") * 40)
+        eventually(lambda: relay.invoke("served") >= 1, "the first is asked")
+        assert relay.invoke("served") < 40
+        assert one(relay, get("/length")).status == 200
+        assert relay.peak_bytes - before < 64 << 20
+        for _ in range(40):
+            assert len(raw.read_response().body) == 4000000
+
+
+def test_an_answer_that_nobody_takes_ends_the_connection(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"slowConsumerDeadline": "200ms", "burst": "5s"})
+    before = relay.descriptors
+    with relay.raw() as raw:
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        raw.send(get("/large?16000000") * 2)
+        eventually(lambda: relay.invoke("served") == 1, "the first is answered")
+        eventually(lambda: relay.descriptors == before, "the relay has closed")
+
+
+# Bodies
+
+
+def test_a_body_in_chunks_is_put_together(server):
+    large = bytes(range(256)) * 2000
+    with server.raw() as raw:
+        raw.send(chunked("/echo", b"a", b"bc", large, trailer=b"X-Sum: 1\r\nX-B: 2\r\n") + get("/length"))
+        assert raw.read_response().body == b"abc" + large
+        assert raw.read_response().body == b"0"
+        raw.send(head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: Chunked") + b"03;a=b;c=\"d e\"\r\nabc\r\n00\r\n\r\n")
+        assert raw.read_response().body == b"abc"
+
+
+FOLLOWER = get("/follower")
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("both kinds of length", head("POST /echo HTTP/1.1", HOST, "Content-Length: 5", "Transfer-Encoding: chunked")),
+        ("both, the other way", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: chunked", "Content-Length: 5")),
+        ("a list of lengths", head("POST /echo HTTP/1.1", HOST, "Content-Length: 5, 5")),
+        ("two lengths", head("POST /echo HTTP/1.1", HOST, "Content-Length: 5", "Content-Length: 5")),
+        ("two different lengths", head("POST /echo HTTP/1.1", HOST, "Content-Length: 5", "Content-Length: 6")),
+        ("a length with a sign", head("POST /echo HTTP/1.1", HOST, "Content-Length: +5")),
+        ("a length in hexadecimal", head("POST /echo HTTP/1.1", HOST, "Content-Length: 0x5")),
+        ("a length that overflows", head("POST /echo HTTP/1.1", HOST, "Content-Length: 18446744073709551621")),
+        ("a negative length", head("POST /echo HTTP/1.1", HOST, "Content-Length: -1")),
+        ("an empty length", head("POST /echo HTTP/1.1", HOST, "Content-Length:")),
+        ("another coding", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: gzip")),
+        ("two codings", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: gzip, chunked")),
+        ("chunked twice", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: chunked, chunked")),
+        ("two lines", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: chunked", "Transfer-Encoding: identity")),
+        ("a disguise", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: \vchunked")),
+        ("a blank before the colon", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding : chunked")),
+        ("a folded coding", head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding:", " chunked")),
+        ("chunks in HTTP/1.0", head("POST /echo HTTP/1.0", HOST, "Transfer-Encoding: chunked")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_length_that_two_readers_could_understand_differently_is_refused(server, name, data):
+    expect_refusal(server, data + b"0\r\n\r\n" + FOLLOWER, 400)
+
+
+CHUNKS = head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize(
+    "name, status, body",
+    [
+        ("no size", 400, b"\r\nabc\r\n0\r\n\r\n"), ("a size that is none", 400, b"g\r\nabc\r\n0\r\n\r\n"),
+        ("a negative size", 400, b"-3\r\nabc\r\n0\r\n\r\n"), ("a prefix", 400, b"0x3\r\nabc\r\n0\r\n\r\n"),
+        ("a blank behind the size", 400, b"3 \r\nabc\r\n0\r\n\r\n"), ("a blank before it", 400, b" 3\r\nabc\r\n0\r\n\r\n"),
+        ("a bare LF behind the size", 400, b"3\nabc\r\n0\r\n\r\n"), ("a CR in an extension", 400, b"3;a\rb\r\nabc\r\n0\r\n\r\n"),
+        ("an LF in an extension", 400, b"3;a\nabc\r\n0\r\n\r\n"), ("NUL in an extension", 400, b"3;\0\r\nabc\r\n0\r\n\r\n"),
+        ("a chunk that is too long", 400, b"3\r\nabcd\r\n0\r\n\r\n"), ("one that is too short", 400, b"3\r\nab\r\n0\r\n\r\n"),
+        ("a bare LF behind a chunk", 400, b"3\r\nabc\n0\r\n\r\n"), ("a bare LF at the end", 400, b"0\r\n\n"),
+        ("a bare LF in a trailer", 400, b"0\r\nX: y\n\r\n"), ("a folded trailer", 400, b"0\r\nX: y\r\n z\r\n\r\n"),
+        ("long extensions", 400, b"1;" + b"x" * 5000), ("many extensions", 400, (b"1;" + b"x" * 1000 + b"\r\na\r\n") * 5),
+        ("long trailers", 400, b"0\r\nX: " + b"y" * 5000), ("many trailers", 400, b"0\r\n" + b"X: y\r\n" * 2000),
+        ("a huge size", 413, b"fffffffffffffff\r\n"), ("one that overflows", 413, b"10000000000000003\r\nabc"),
+        ("many zeros", 413, b"0" * 17 + b"3\r\nabc\r\n0\r\n\r\n"), ("more than the limit", 413, b"100001\r\n"),
+        ("more than the limit together", 413, b"80000\r\n" + b"x" * 0x80000 + b"\r\n80001\r\n"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_chunks_that_are_broken_or_too_large_are_refused(server, name, status, body):
+    expect_refusal(server, CHUNKS + body + FOLLOWER, status)
+
+
+def expect_refusal(server, data, status):
+    """One answer, the end of the connection, and no byte of what was sent taken for another request."""
+    before = server.invoke("served")
+    with server.raw() as raw:
+        raw.try_send(data)
+        response = raw.read_response()
+        assert response.status == status and response.values("connection") == ["close"]
+        assert raw.read_to_end() == b""
+    assert server.invoke("served") == before
+
+
+@pytest.mark.parametrize("body", [b"", b"GET /follower HTTP/1.1\r\nHost: a\r\n\r\n", b"\r\n\r\n"])
+def test_a_body_is_never_read_as_a_request(server, body):
+    before = server.invoke("served")
+    with server.raw() as raw:
+        raw.send(put("/echo", body) + chunked("/echo", *([body] if body else [])) + get("/length"))
+        assert [raw.read_response().body for _ in range(3)] == [body, body, b"0"]
+    assert server.invoke("served") == before + 3
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/%2e%2e", "/app/none"])
+def test_a_body_that_nobody_wants_ends_the_connection(server, path):
+    with server.raw() as raw:
+        raw.send(put(path, HEALTH))
+        response = raw.read_response()
+        assert response.status in (400, 404, 405) and response.values("connection") == ["close"]
+        raw.expect_end()
+
+
+def test_a_body_beyond_the_limit_is_413(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"requestBytes": "100"})
+    for data, status in [
+        (put("/length", "x" * 100), 200), (put("/length", "x" * 101), 413), (chunked("/length", b"x" * 100), 200),
+        (chunked("/length", b"x" * 101), 413), (head("PUT /length HTTP/1.1", HOST, "Content-Length: 999999999999"), 413),
+        (chunked("/length", b"x" * 60, b"x" * 41), 413),
+    ]:
+        response = one(relay, data)
+        assert response.status == status
+        assert response.values("connection") == ([] if status == 200 else ["close"])
+
+
+def test_what_a_body_takes_is_bounded(make_relay):
+    relay = make_relay(scripts=[SCRIPT])
+    before = relay.peak_bytes
+    raws = [relay.raw() for _ in range(50)]
+    for raw in raws:  # Announced, and not sent.
+        raw.send(head("PUT /length HTTP/1.1", HOST, "Content-Length: 1048576") + b"x")
+    assert one(relay, get("/length")).status == 200
+    assert relay.peak_bytes - before < 8 << 20
+    for raw in raws:
+        raw.reset()
+
+
+def test_who_expects_a_100_gets_it_when_the_body_is_wanted(server):
+    expects = ["Expect: 100-continue", "Content-Length: 5"]
+    with server.raw() as raw:
+        for _ in range(2):
+            raw.send(head("PUT /echo HTTP/1.1", HOST, *expects))
+            assert raw.read_response().status == 100
+            raw.send(b"hello")
+            assert raw.read_response().body == b"hello"
+        raw.send(head("PUT /echo HTTP/1.1", HOST, "Expect: 100-continue", "Content-Length: 0"))
+        assert raw.read_response().status == 200
+        raw.send(head("PUT /echo HTTP/1.1", HOST, "Expect: 100-continue", "Content-Length: 9999999"))
+        assert raw.read_response().status == 413
+        raw.expect_end()
+    assert one(server, head("PUT /echo HTTP/1.1", HOST, *expects, "Authorization: Bearer wrong")).status == 401
+    assert one(server, head("PUT /echo HTTP/1.1", HOST, "Expect: 200-ok", "Content-Length: 5")).status == 417
+
+
+# Heads
+
+
+@pytest.mark.parametrize("path", ["/%0d%0aX-Injected:%20yes", "/%00", "/%2e%2e/x", "/a%2fb", "/%c0%ae", "/%zz", "/../x"])
+def test_a_hostile_path_reaches_no_hook(server, path):
+    expect_refusal(server, get(path), 400)
+
+
+def test_case_33_sizes_hold_for_the_second_request_as_for_the_first(server):
+    for data, status in [
+        (get("/length", "X-A: " + "a" * 20000), 431), (get("/" + "a" * 9000), 414), (get("/length", *["X: y"] * 200), 431),
+        (b"\0" * 64, 400), (get("/length")[:-2] + b"bad line\r\n\r\n", 400),
+    ]:
+        with server.raw() as raw:
+            raw.send(get("/length"))
+            assert raw.read_response().status == 200
+            raw.send(data)
+            assert raw.read_response().status == status
+            raw.expect_end()
+
+
+# Time
+
+
+def test_a_request_that_comes_too_slowly_is_408(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"handshakeTimeout": "300ms"})
+    for start in [b"", get("/length")]:
+        for rest in [b"GET /len", head("PUT /echo HTTP/1.1", HOST, "Content-Length: 5") + b"abc"]:
+            with relay.raw() as raw:
+                if start:
+                    raw.send(start)
+                    assert raw.read_response().status == 200
+                raw.send(rest)
+                assert raw.read_response().status == 408
+                raw.expect_end()
+
+
+def test_a_body_that_makes_progress_has_time(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"handshakeTimeout": "1s"})
+    with relay.raw() as raw:
+        raw.send(head("PUT /length HTTP/1.1", HOST, f"Content-Length: {1 << 20}"))
+        raw.socket.settimeout(0.1)
+        for _ in range(15):  # 1.5 s in all: the peer's pace.
+            raw.send(b"x" * (64 << 10))
+            with pytest.raises(TimeoutError):
+                raw.socket.recv(1)
+        raw.socket.settimeout(20)
+        raw.send(b"x" * (64 << 10))
+        assert raw.read_response().body == str(1 << 20).encode()
+
+
+def test_a_connection_without_requests_ends_without_a_word(make_relay):
+    relay = make_relay(scripts=[SCRIPT], limits={"idleTimeout": "300ms", "handshakeTimeout": "60s"})
+    with relay.raw() as raw:
+        raw.send(get("/length"))
+        assert raw.read_response().status == 200
+        raw.expect_end()
+
+
+# Going
+
+
+def test_a_peer_that_goes_while_its_request_is_handled_leaves_nothing(make_relay):
+    relay = make_relay(scripts=[SCRIPT])
+    before = relay.descriptors
+    for _ in range(20):
+        raw = relay.raw()
+        raw.send(get("/sleep?0.2") + get("/length"))
+        raw.reset()
+    eventually(lambda: relay.descriptors == before, "all are gone")
+    assert one(relay, get("/length")).status == 200
+
+
+def test_a_drain_answers_what_is_here_and_closes(make_relay):
+    relay = make_relay(scripts=[SCRIPT], drain="5s")
+    with relay.raw() as busy, relay.raw() as idle, relay.raw() as uploading:
+        idle.send(get("/length"))
+        assert idle.read_response().status == 200
+        busy.send(get("/sleep?0.5"))
+        eventually(lambda: relay.invoke("served") == 2, "the hook sleeps")
+        uploading.send(head("PUT /echo HTTP/1.1", HOST, "Content-Length: 5", "Expect: 100-continue"))
+        assert uploading.read_response().status == 100
+        relay.signal(signal.SIGTERM)
+        idle.expect_end()
+        uploading.send(b"hello")
+        for raw, body in [(busy, b"slept"), (uploading, b"hello")]:
+            response = raw.read_response()
+            assert (response.body, response.values("connection")) == (body, ["close"])
+            raw.expect_end()
+    assert relay.wait() == 0
+
+
+def test_hooks_may_come_and_go_while_a_connection_stays(make_relay):
+    relay = make_relay()
+    relay.load("requests.lua", SCRIPT.read_text())
+    with relay.raw() as raw:
+        raw.send(get("/sleep?0.2") + get("/length"))
+        eventually(lambda: relay.invoke("served") == 1, "the hook sleeps")
+        relay.load("requests.lua", 'relay.on("request", function() return 200, nil, "new" end)')
+        assert [raw.read_response().body for _ in range(2)] == [b"slept", b"new"]
+        relay.invoke("unload script", named={"name": "requests.lua"})
+        raw.send(get("/length"))
+        assert raw.read_response().status == 404
+        raw.expect_end()
+
+
+def test_an_app_that_is_removed_takes_its_requests_along(make_relay):
+    relay = make_relay()
+    relay.invoke("create app", named={"app": "blue"})
+    relay.load("requests.lua", SCRIPT.read_text(), path="/app/blue")
+    with relay.raw() as raw:
+        raw.send(get("/app/blue/sleep?10"))
+        eventually(lambda: relay.invoke("served", path="/app/blue") == 1, "the hook sleeps")
+        relay.invoke("remove app", named={"app": "blue"})
+        assert raw.read_response().status == 404
+
+
+# Other clients, other listeners
+
+
+def test_http_client_and_curl_are_served(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for body in [b"one", b"x" * 100000, iter([b"a", b"b" * 5000, b"c"])]:
+        connection.request("PUT", "/length", body=body, encode_chunked=not isinstance(body, bytes))
+        response = connection.getresponse()
+        assert response.status == 200 and response.read() in (b"3", b"100000", b"5002")
+    connection.close()
+    url = f"http://127.0.0.1:{server.port}"
+    done = subprocess.run(
+        ["curl", "-sS", "-v", "--max-time", "20", "-T", "-", f"{url}/echo", "-w", "%{http_code}"], input=b"x" * 3000,
+        capture_output=True)
+    assert done.stdout == b"x" * 3000 + b"200", done.stderr
+    twice = subprocess.run(
+        ["curl", "-sSv", "--max-time", "20", f"{url}/length", f"{url}/second"], capture_output=True, text=True)
+    assert twice.stdout == "0the second hook" and "Re-using existing connection" in twice.stderr
+
+
+def test_requests_come_over_tls_and_unix_sockets_as_well(make_relay, tmp_path):
+    path = tmp_path / "relay.sock"
+    relay = make_relay(
+        "--tls-self-signed", listen=["wss://127.0.0.1:0", f"unix:{path}"],
+        scripts=[SCRIPT], loops=2)
+    with relay.raw() as raw:
+        data = b"".join(put("/echo", "x" * (100 * n)) for n in range(100))
+        threading.Thread(target=raw.send, args=(data + get("/facts"),)).start()
+        for number in range(100):
+            assert raw.read_response().body == b"x" * (100 * number)
+        assert json.loads(raw.read_response().body)["tls"].startswith("TLSv1.")
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(str(path))
+        raw = Raw(plain)
+        raw.send(get("/facts") + put("/echo", "unix"))
+        assert json.loads(raw.read_response().body)["isAdmin"] is True
+        assert raw.read_response().body == b"unix"
+
+
+def test_apps_on_different_loops_are_served_on_one_connection(make_relay):
+    relay = make_relay(loops=2)
+    apps = ["a", "b", "c"]
+    for app in apps:
+        relay.invoke("create app", named={"app": app})
+        relay.load("requests.lua", SCRIPT.read_text(), path=f"/app/{app}")
+    with relay.raw() as raw:
+        for _ in range(3):
+            raw.send(b"".join(put(f"/app/{app}/echo", app) for app in apps * 5))
+            assert [raw.read_response().body.decode() for _ in apps * 5] == apps * 5
+        raw.send(get("/app/b/sleep?0.05") + upgrade_head(path="/app/a"))
+        assert [raw.read_response().status for _ in range(2)] == [200, 101]
+
+
+def test_check_knows_the_hook():
+    done = run_relayd("check", SCRIPT)
+    assert done.returncode == 0 and done.stdout.count("hook request") == 2
