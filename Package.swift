@@ -23,6 +23,7 @@ let package = Package(
     targets: [
         // System libraries. Their headers add `static inline` faces for what the importer cannot see (macros, variadics).
         .systemLibrary(name: "CLinux"),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLua", pkgConfig: "lua5.4-cjson", providers: [.apt(["liblua5.4-dev", "lua-cjson-dev"])]),
 
@@ -44,6 +45,9 @@ let package = Package(
         // The Lua engine behind Relay's InstructionEngine protocol.
         .target(name: "Scripting", dependencies: ["CLuaShims", "Relay"], swiftSettings: settings),
 
+        // libcurl behind Relay's OutboundHTTP protocol.
+        .target(name: "Outbound", dependencies: ["CCurl", "Relay"], swiftSettings: settings),
+
         // What speaks to a relay: the client library, and the tunnels of the command line.
         .target(name: "RelayClient", dependencies: ["Relay", "CLinux"], swiftSettings: settings),
 
@@ -51,7 +55,7 @@ let package = Package(
         .executableTarget(
             name: "relayd",
             dependencies: [
-                "Relay", "RelayClient", "Scripting", "CLinux", "CStaticFiles",
+                "Outbound", "Relay", "RelayClient", "Scripting", "CLinux", "CStaticFiles",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),

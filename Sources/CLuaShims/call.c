@@ -194,29 +194,29 @@ static const rl_outcome *end_sleeper(rl_engine *e, rl_call_state *call) {
     return &e->outcome;
 }
 
+const rl_outcome *rl_wake(rl_engine *e, rl_call_state *call) {
+    bool isUnattended = call->kind == rl_call_timer;
+    bool isOver = call->is_overdue || rl_now() >= call->deadline;
+    const rl_outcome *ended = isOver ? end_sleeper(e, call) : rl_run(e, call, 0);
+    if (ended->status == rl_status_suspended) return NULL;
+    if (!isUnattended) return ended;
+    // A timer's function that slept: no caller waits for it.
+    if (ended->status == rl_status_failed) e->host.unattended_failure(e->host.context, ended);
+    return NULL;
+}
+
 /// Runs a timer's own function, or wakes the call that slept. A one-shot timer is forgotten first: what it runs may
 /// make a new one.
 const rl_outcome *rl_timer_fired(rl_engine *e, uint64_t timer) {
     RL_ENTER(e);
     lua_State *L = e->main;
-    const rl_outcome *ended = NULL;
     rl_push_slot(L, e, rl_slot_timers);
     int type = lua_rawgeti(L, -1, (lua_Integer)timer);  // Stack: timers (function | repeating | sleeper | nil)
     if (type == LUA_TLIGHTUSERDATA) {
         rl_call_state *call = lua_touserdata(L, -1);
-        bool isUnattended = call->kind == rl_call_timer;
         rl_forget_timer(L, timer);
         lua_pop(L, 2);
-        if (call->is_overdue || rl_now() >= call->deadline) {
-            ended = end_sleeper(e, call);
-        } else {
-            ended = rl_run(e, call, 0);
-        }
-        if (ended->status == rl_status_suspended) ended = NULL;
-        if (ended != NULL && isUnattended) {  // A timer's function that slept: no caller waits for it.
-            if (ended->status == rl_status_failed) e->host.unattended_failure(e->host.context, ended);
-            ended = NULL;
-        }
+        const rl_outcome *ended = rl_wake(e, call);
         RL_LEAVE(e);
         return ended;
     }

@@ -54,8 +54,7 @@ void rl_push_connection_mayraise(lua_State *L, uint64_t id) {
 
 // MARK: Methods
 
-/// Checks a message's size against what the call may send. Stops the call where it is too much.
-static bool spend_output(lua_State *L, rl_engine *e, size_t count) {
+bool rl_spend_output(lua_State *L, rl_engine *e, size_t count) {
     rl_call_state *call = e->call;
     size_t limit = e->budgets.output_bytes;
     if (count <= limit && call->output_bytes <= limit - count) {
@@ -78,7 +77,7 @@ static int send_mayraise(lua_State *L, bool isText) {
     const char *message = luaL_checklstring(L, 2, &count);
     if (e->phase == rl_phase_loading) rl_check_serving_mayraise(L, isText ? "conn:send" : "conn:sendBinary");
     // An empty message is not free: its frame header is counted.
-    if (!spend_output(L, e, count > 0 ? count : 2)) return rl_leave_mayraise(L);
+    if (!rl_spend_output(L, e, count > 0 ? count : 2)) return rl_leave_mayraise(L);
     rl_tick(L, 50 + count / 16);
     if (isText && !rl_is_utf8(message, count)) {
         return luaL_argerror(L, 2, "a text message must be valid UTF-8 (for bytes there is conn:sendBinary)");
@@ -121,6 +120,27 @@ static int is_open(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
     rl_connection *connection = rl_check_connection_mayraise(L, 1);
     lua_pushboolean(L, !connection->is_forgotten && e->host.is_open(e->host.context, connection->id));
+    return 1;
+}
+
+// conn:pause(), conn:resume(): whether it was open
+static int hold_mayraise(lua_State *L, const char *function, bool isHeld) {
+    rl_engine *e = rl_engine_of(L);
+    rl_connection *connection = rl_check_connection_mayraise(L, 1);
+    rl_check_serving_mayraise(L, function);
+    lua_pushboolean(L, !connection->is_forgotten && e->host.hold(e->host.context, connection->id, isHeld));
+    return 1;
+}
+
+static int pause_connection(lua_State *L) { return hold_mayraise(L, "conn:pause", true); }
+static int resume_connection(lua_State *L) { return hold_mayraise(L, "conn:resume", false); }
+
+// conn:takeMessages(): whether it was open
+static int take_messages(lua_State *L) {
+    rl_engine *e = rl_engine_of(L);
+    rl_connection *connection = rl_check_connection_mayraise(L, 1);
+    rl_check_serving_mayraise(L, "conn:takeMessages");
+    lua_pushboolean(L, !connection->is_forgotten && e->host.take_messages(e->host.context, connection->id));
     return 1;
 }
 
@@ -255,10 +275,12 @@ void rl_open_connections_mayraise(lua_State *L) {
         lua_pushcclosure(L, binary ? send_binary : send_text, 3);
         lua_setfield(L, -2, binary ? "sendBinary" : "send");
     }
-    lua_pushcfunction(L, close_connection);
-    lua_setfield(L, -2, "close");
-    lua_pushcfunction(L, is_open);
-    lua_setfield(L, -2, "isOpen");
+    static const luaL_Reg methods[] = {
+        {"close", close_connection},    {"isOpen", is_open},
+        {"pause", pause_connection},    {"resume", resume_connection},
+        {"takeMessages", take_messages}, {NULL, NULL},
+    };
+    luaL_setfuncs(L, methods, 0);
     for (int i = 0; cached[i] != NULL; i++) {
         lua_pushboolean(L, true);
         lua_setfield(L, -2, cached[i]);

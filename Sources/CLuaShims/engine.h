@@ -45,6 +45,8 @@ typedef enum rl_slot {
     rl_slot_connection_metatable,
     /// id → function, or light userdata of a sleeping rl_call_state.
     rl_slot_timers,
+    /// id → light userdata of the rl_call_state that waits for its HTTP request.
+    rl_slot_requests,
     /// id → unit, see stage.c.
     rl_slot_units,
     /// Module name → value.
@@ -114,6 +116,9 @@ struct rl_engine {
     int close_depth;
     /// An error object is being asked for its text.
     bool is_asking;
+
+    /// While the call that waited for it is being woken (http.c).
+    const rl_http_answer *answer;
 
     // The call's request and outcome (call.c, failure.c)
     rl_request request;
@@ -220,6 +225,9 @@ int rl_raise(lua_State *L, rl_code code, const char *format, ...) __attribute__(
 // MARK: call.c
 const rl_outcome *rl_run(rl_engine *e, rl_call_state *call, int arguments);
 
+/// Goes on with a call that slept. NULL where it sleeps again, or nobody waits for it; else how it ended.
+const rl_outcome *rl_wake(rl_engine *e, rl_call_state *call);
+
 // MARK: parameters.c
 /// Pushes the parameters; answers how many.   Stack: … → … p1 p2 …
 int rl_push_parameters_mayraise(lua_State *L, const char *text, size_t count);
@@ -247,6 +255,8 @@ void rl_read_response_mayraise(lua_State *L, rl_engine *e);
 // MARK: timers.c
 /// Drops what the engine keeps for a timer.
 void rl_forget_timer(lua_State *L, uint64_t timer);
+/// Raises where the running function cannot sleep. Answers the seconds that are left of its call's time.
+double rl_check_sleep_mayraise(lua_State *L, const char *function);
 
 // MARK: text.c
 bool rl_is_utf8(const char *text, size_t count);
@@ -260,6 +270,8 @@ typedef struct rl_connection {
     bool is_forgotten;
 } rl_connection;
 void rl_open_connections_mayraise(lua_State *L);
+/// Checks a size against what the call may send. Stops the call where it is too much; then leave.
+bool rl_spend_output(lua_State *L, rl_engine *e, size_t count);
 /// Stack: … → … connection
 void rl_push_connection_mayraise(lua_State *L, uint64_t id);
 /// The connection at `index`; NULL where something else is there.
@@ -283,6 +295,7 @@ void rl_add_relay_mayraise(lua_State *L);
 /// Stack: … relay → … relay
 void rl_add_registry_mayraise(lua_State *L);
 void rl_add_timers_mayraise(lua_State *L);
+void rl_add_http_mayraise(lua_State *L);
 
 /// Reads a server id: an integer, or a text of 1 to 255 bytes. Answers false where something else is at `index`.
 bool rl_to_server(lua_State *L, int index, rl_server *server);

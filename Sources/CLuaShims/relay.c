@@ -200,6 +200,23 @@ static int index_relay(lua_State *L) {
     return 1;
 }
 
+// Stack: (empty)
+static int forget_configuration(lua_State *L) {
+    rl_push_slot(L, rl_engine_of(L), rl_slot_relay);
+    lua_pushnil(L);
+    lua_setfield(L, -2, "config");
+    return 0;
+}
+
+void rl_configuration_changed(rl_engine *e) {
+    RL_ENTER(e);
+    e->uncapped++;
+    lua_pushcfunction(e->main, forget_configuration);
+    if (lua_pcall(e->main, 0, 0, 0) != LUA_OK) lua_pop(e->main, 1);
+    e->uncapped--;
+    RL_LEAVE(e);
+}
+
 /// Stack: … libs → … libs
 void rl_add_relay_mayraise(lua_State *L) {
     static const luaL_Reg functions[] = {
@@ -210,6 +227,7 @@ void rl_add_relay_mayraise(lua_State *L) {
     luaL_newlib(L, functions);  // Stack: … libs relay
     rl_add_registry_mayraise(L);
     rl_add_timers_mayraise(L);
+    rl_add_http_mayraise(L);
     lua_pushinteger(L, 0);
     lua_setfield(L, -2, "generation");
     lua_createtable(L, 0, 1);

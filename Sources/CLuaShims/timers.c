@@ -102,20 +102,25 @@ static int wake(lua_State *L, int status, lua_KContext context) {
     return 0;
 }
 
+double rl_check_sleep_mayraise(lua_State *L, const char *function) {
+    rl_engine *e = rl_engine_of(L);
+    if (e->phase != rl_phase_serving) luaL_error(L, "%s is not possible while a script loads", function);
+    if (L != e->active || !lua_isyieldable(L)) {
+        luaL_error(L, "%s is not possible inside a coroutine, a metamethod or a callback of a library function: only an "
+                      "instruction, a hook or a timer can sleep", function);
+    }
+    int64_t now = rl_now(), *deadline = &e->call->deadline;
+    if (*deadline == 0) *deadline = now + e->budgets.call_nanoseconds;
+    return *deadline > now ? (double)(*deadline - now) / 1e9 : 0;
+}
+
 // relay.sleep(seconds)
 static int sleep_mayraise(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
     double seconds = check_delay_mayraise(L, 1);
-    if (e->phase != rl_phase_serving) return luaL_error(L, "relay.sleep is not possible while a script loads");
-    if (L != e->active || !lua_isyieldable(L)) {
-        return luaL_error(L, "relay.sleep is not possible inside a coroutine, a metamethod or a callback of a library "
-                             "function: only an instruction, a hook or a timer can sleep");
-    }
+    double left = rl_check_sleep_mayraise(L, "relay.sleep");
     // Who sleeps past the call's time is woken for its end.
     rl_call_state *call = e->call;
-    int64_t now = rl_now();
-    if (call->deadline == 0) call->deadline = now + e->budgets.call_nanoseconds;
-    double left = call->deadline > now ? (double)(call->deadline - now) / 1e9 : 0;
     call->is_overdue = seconds >= left;
     if (call->is_overdue) seconds = left;
     lua_pushlightuserdata(L, call);

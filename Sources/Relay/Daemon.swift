@@ -15,13 +15,14 @@ package final class Daemon {
     /// `files` are served over plain HTTP, by path.
     package init(
         configuration: Configuration, credentials: CredentialStore, logger: Logger, files: [String: StaticFile],
+        outbound: any OutboundHTTP,
         makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
     ) throws(StartError) {
         self.configuration = configuration
         signals = try SignalSource()
         shared = SharedState(
             configuration: configuration, credentials: credentials, logger: logger, files: files,
-            makeEngine: makeEngine)
+            outbound: outbound, makeEngine: makeEngine)
     }
 
     /// Binds every listener and loads the scripts. Nothing is accepted before `run`, but the kernel queues connections

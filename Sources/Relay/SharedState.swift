@@ -13,6 +13,8 @@ final class SharedState: @unchecked Sendable {
     let apps = AppDirectory()
     /// By path.
     let files: [String: StaticFile]
+    /// Nil where nobody has given one: scripts make no HTTP requests then.
+    let outbound: (any OutboundHTTP)?
     let makeEngine: @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
 
     private struct Counts {
@@ -36,13 +38,14 @@ final class SharedState: @unchecked Sendable {
 
     init(
         configuration: Configuration, credentials: CredentialStore, logger: Logger,
-        files: [String: StaticFile] = [:],
+        files: [String: StaticFile] = [:], outbound: (any OutboundHTTP)? = nil,
         makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
     ) {
         current = Mutex(configuration)
         self.credentials = credentials
         self.logger = logger
         self.files = files
+        self.outbound = outbound
         self.makeEngine = makeEngine
     }
 

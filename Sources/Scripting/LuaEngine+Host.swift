@@ -8,8 +8,9 @@ extension LuaEngine {
     static var hostFunctions: rl_host {
         rl_host(
             context: nil, send: send, close: close, is_open: isOpen, facts: facts, install: install,
-            uninstall: uninstall, server: server, pipe: pipe, connect: connect, may: may, schedule: schedule,
-            cancel: cancel, unattended_failure: unattendedFailure, log: log,
+            uninstall: uninstall, server: server, pipe: pipe, connect: connect, may: may, hold: hold,
+            take_messages: takeMessages, http: http, schedule: schedule, cancel: cancel,
+            unattended_failure: unattendedFailure, log: log,
             wall_clock: { context in withHost(context) { $0.wallClockSeconds() } },
             monotonic: { context in withHost(context) { $0.monotonicSeconds() } },
             random_bytes: { context, bytes, count in
@@ -131,6 +132,38 @@ private func may(_ context: Context, _ connection: UInt64, _ request: UInt64, _ 
         $0.may(ConnectionID(rawValue: connection), CallID(rawValue: request), right.string)
     }
     return answer.map { $0 ? 1 : 0 } ?? -1
+}
+
+private func hold(_ context: Context, _ connection: UInt64, _ isHeld: Bool) -> Bool {
+    withHost(context) { $0.hold(ConnectionID(rawValue: connection), isHeld) }
+}
+
+private func takeMessages(_ context: Context, _ connection: UInt64) -> Bool {
+    withHost(context) { $0.takeMessages(of: ConnectionID(rawValue: connection)) }
+}
+
+// MARK: HTTP
+
+private func http(
+    _ context: Context, _ asked: UnsafePointer<rl_http_request>, _ id: UnsafeMutablePointer<UInt64>,
+    _ refusal: OpaquePointer
+) -> Bool {
+    let asked = asked.pointee
+    let headers = stride(from: 0, to: asked.header_count * 2, by: 2).map { at in
+        (name: asked.headers[at].string, value: asked.headers[at + 1].string)
+    }
+    let request = OutboundRequest(
+        method: asked.method.string, url: asked.url.string, headers: headers, body: asked.body.buffer.map(Array.init),
+        timeout: .seconds(asked.timeout), redirects: Int(asked.redirects))
+    switch withHost(context, { $0.request(request) }) {
+    case .success(let request):
+        id.pointee = request.rawValue
+        return true
+    case .failure(let failure):
+        append(failure.code.rawValue, to: refusal)
+        append(failure.message, to: refusal)
+        return false
+    }
 }
 
 // MARK: Timers

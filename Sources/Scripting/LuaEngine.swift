@@ -122,7 +122,38 @@ package final class LuaEngine: InstructionEngine {
     }
 
     package func timerFired(_ timer: ScriptTimerID) {
-        guard let ended = rl_timer_fired(engine, timer.rawValue) else { return }
+        if let ended = rl_timer_fired(engine, timer.rawValue) { woke(ended) }
+    }
+
+    package func answered(_ request: ScriptRequestID, _ result: OutboundResult) {
+        var answer = rl_http_answer()
+        switch result {
+        case .success(let response):
+            let headers: [UInt8] = response.headers.flatMap { Array($0.name.utf8) + [0] + Array($0.value.utf8) + [0] }
+            answer.status = Int32(truncatingIfNeeded: response.status)
+            headers.withUnsafeBytes { headers in
+                response.body.withUnsafeBytes { body in
+                    answer.headers = rl_bytes(headers)
+                    answer.body = rl_bytes(body)
+                    if let ended = rl_answered(engine, request.rawValue, &answer) { woke(ended) }
+                }
+            }
+        case .failure(let failure):
+            answer.status = Int32(truncatingIfNeeded: failure.status ?? 0)
+            withBytes(of: failure.code.rawValue) { code in
+                withBytes(of: failure.message) { message in
+                    answer.code = code
+                    answer.message = message
+                    if let ended = rl_answered(engine, request.rawValue, &answer) { woke(ended) }
+                }
+            }
+        }
+    }
+
+    package func configurationChanged() { rl_configuration_changed(engine) }
+
+    /// A call that had slept has ended.
+    private func woke(_ ended: UnsafePointer<rl_outcome>) {
         let id = CallID(rawValue: ended.pointee.call)
         // Only calls of `call` and `evaluate` come back from here, and those are remembered as they fall asleep.
         let name = sleepers.removeValue(forKey: id) ?? .eval

@@ -131,6 +131,22 @@ final class RecordingHost: EngineHost {
     }
 
     func cancel(_ timer: ScriptTimerID) { timers[timer.rawValue] = nil }
+
+    var held: Set<UInt64> = []
+    var requests: [OutboundRequest] = []
+    var refusesRequest: OutboundFailure?
+
+    func hold(_ connection: ConnectionID, _ isHeld: Bool) -> Bool {
+        if isHeld { held.insert(connection.rawValue) } else { held.remove(connection.rawValue) }
+        return open.contains(connection.rawValue)
+    }
+    func takeMessages(of connection: ConnectionID) -> Bool { open.contains(connection.rawValue) }
+    func request(_ request: OutboundRequest) -> Result<ScriptRequestID, OutboundFailure> {
+        if let refusesRequest { return .failure(refusesRequest) }
+        requests.append(request)
+        return .success(ScriptRequestID(rawValue: UInt64(requests.count)))
+    }
+
     func callFinished(_ id: CallID, _ outcome: CallOutcome) { finished[id] = Ending(outcome) }
     func unattendedFailure(_ failure: ScriptFailure) { failures.append(failure) }
 

@@ -97,6 +97,18 @@ typedef struct rl_facts {
     bool has_tls;
 } rl_facts;
 
+/// What relay.http asks for. The texts are lent; `body.start` is NULL where there is none.
+typedef struct rl_http_request {
+    rl_bytes method;
+    rl_bytes url;
+    rl_bytes body;
+    /// name, value, name, value …, `header_count` pairs.
+    const rl_bytes *headers;
+    size_t header_count;
+    double timeout;
+    int32_t redirects;
+} rl_http_request;
+
 typedef struct rl_host {
     /// Handed to every function below as its first argument.
     void *_Nullable context;
@@ -123,6 +135,11 @@ typedef struct rl_host {
         rl_list *code);
     /// Whether the credential of a request allows this: 1 or 0, -1 where it is no right.
     int32_t (*may)(void *_Nullable context, uint64_t connection, uint64_t request, rl_bytes right);
+    /// Both are false where the connection is not open.
+    bool (*hold)(void *_Nullable context, uint64_t connection, bool is_held);
+    bool (*take_messages)(void *_Nullable context, uint64_t connection);
+    /// False where the request is refused: code and message are appended to `refusal`. Else rl_answered follows.
+    bool (*http)(void *_Nullable context, const rl_http_request *request, uint64_t *id, rl_list *refusal);
     /// False where the app has too many.
     bool (*schedule)(void *_Nullable context, double seconds, bool repeats, uint64_t *timer);
     void (*cancel)(void *_Nullable context, uint64_t timer);
@@ -239,5 +256,20 @@ const rl_outcome *rl_call(rl_engine *engine, const rl_request *request);
 /// A timer has come due. NULL where no suspended call of `rl_call` ended by it; else how that call ended.
 const rl_outcome *_Nullable rl_timer_fired(rl_engine *engine, uint64_t timer);
 void rl_forget(rl_engine *engine, uint64_t connection);
+
+/// What has become of an HTTP request: `code.start` is NULL where there is an answer, and `status` 0 where there is none.
+typedef struct rl_http_answer {
+    int32_t status;
+    /// name, NUL, value, NUL, name …
+    rl_bytes headers;
+    rl_bytes body;
+    rl_bytes code;
+    rl_bytes message;
+} rl_http_answer;
+
+/// As rl_timer_fired, for the call that waits for the request.
+const rl_outcome *_Nullable rl_answered(rl_engine *engine, uint64_t request, const rl_http_answer *answer);
+/// What `config` answers is another from now on.
+void rl_configuration_changed(rl_engine *engine);
 
 #pragma clang assume_nonnull end

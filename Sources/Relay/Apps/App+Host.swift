@@ -171,7 +171,18 @@ extension App: EngineHost {
         var json = Array(#"{"app":"#.utf8)
         JSONString.write(name, into: &json)
         json.append(contentsOf: #","messageBytes":\#(loop.limits.messageBytes)"#.utf8)
-        json.append(contentsOf: #","outputBytesPerCall":\#(loop.limits.outputBytesPerCall)}"#.utf8)
+        json.append(contentsOf: #","outputBytesPerCall":\#(loop.limits.outputBytesPerCall)"#.utf8)
+        json.append(contentsOf: #","scriptMemory":\#(loop.limits.scriptMemory)"#.utf8)
+        for (name, time) in [("callTime", loop.limits.callTime), ("handshakeTimeout", loop.limits.handshakeTimeout)] {
+            json.append(contentsOf: #","\#(name)":\#(Double(time.nanoseconds) / 1e9)"#.utf8)
+        }
+        for setting in shared.configuration.scriptSettings {
+            json.append(UInt8(ascii: ","))
+            JSONString.write(setting.name, into: &json)
+            json.append(UInt8(ascii: ":"))
+            JSONString.write(setting.value, into: &json)
+        }
+        json.append(UInt8(ascii: "}"))
         return String(decoding: json, as: UTF8.self)
     }
 }

@@ -9,7 +9,9 @@ extension App {
             caller = nil
             holdBack(connection)
         }
-        guard isText else { return receivedOther(bytes, isText: false, connection, "") }
+        guard isText, uninstructed.isEmpty || !uninstructed.contains(connection.id) else {
+            return receivedOther(bytes, isText: isText, connection, "This connection takes no instructions")
+        }
         switch Envelope.parse(bytes) {
         case .instruction(let envelope):
             dispatch(envelope, bytes, connection)

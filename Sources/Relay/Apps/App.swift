@@ -37,6 +37,12 @@ package final class App {
     private var isSettling = false
     private(set) var isShutDown = false
     var timers: [UInt64: ScriptTimer] = [:]
+    /// HTTP requests of scripts that are not answered yet, with the bytes that each sends.
+    var requests: [UInt64: Int] = [:]
+    var requestedBytes = 0
+    /// Connections that a script has told not to be read, and those whose messages are no instructions.
+    var held: Set<ConnectionID> = []
+    var uninstructed: Set<ConnectionID> = []
     /// Replies are written here, so that each needs no memory of its own.
     var scratch: [UInt8] = []
 
@@ -88,6 +94,7 @@ package final class App {
 
     func limitsChanged(_ limits: Limits) {
         engine.budgets = Self.budgets(of: limits)
+        engine.configurationChanged()
     }
 
     /// The app is removed: its connections are closed, its timers stop.
@@ -102,6 +109,7 @@ package final class App {
         }
         for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
         timers = [:]
+        shared.outbound?.cancelAll(app: serial)
     }
 
     // MARK: Connections
@@ -140,6 +148,8 @@ package final class App {
             if case .away(let connection) = members[request.client] { connection.handled(0) }
         case .closed(let id, let code, let reason):
             closed(id, code, reason)
+        case .answered(let request, let result):
+            answered(request, result)
         }
     }
 
@@ -162,6 +172,8 @@ package final class App {
         settle()
         if case .away(let connection) = members.removeValue(forKey: id) { connection.releaseWaiters() }
         engine.forget(id)
+        held.remove(id)
+        uninstructed.remove(id)
         // What waited for it to move finds out now that it is gone.
         for work in departures.removeValue(forKey: id) ?? [] { advance(work) }
     }
@@ -232,5 +244,7 @@ private final class NoEngine: InstructionEngine {
     ) -> CallOutcome { .failed(failure) }
     func evaluate(body: String, connection: ConnectionID, id: CallID) -> CallOutcome { .failed(failure) }
     func timerFired(_ timer: ScriptTimerID) {}
+    func answered(_ request: ScriptRequestID, _ result: OutboundResult) {}
+    func configurationChanged() {}
     func forget(_ connection: ConnectionID) {}
 }

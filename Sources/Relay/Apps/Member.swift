@@ -120,7 +120,11 @@ enum Member {
             case .here(let connection): !connection.lifecycle.isDead && connection.waiters.insert(id).inserted
             case .away(let connection): connection.waiters.insert(id).inserted
             }
-        guard isNew, isOpen else { return }
+        if isNew, isOpen { beginWaiting() }
+    }
+
+    /// It is read no further until `stopWaiting`.
+    func beginWaiting() {
         switch self {
         case .here(let connection): connection.beginWaiting()
         case .away(let connection): connection.waitsFor += 1

@@ -49,6 +49,12 @@ package struct Configuration: Sendable, Equatable {
     package var trustedProxies: [CIDR] = []
     /// What all paths begin with, as in `/relay`; empty: nothing.
     package var basePath: String = ""
+    /// Where scripts may send HTTP requests; empty: nowhere.
+    package var httpAllowList = HTTPAllowList()
+    /// The authorities that servers of `https:` URLs are verified against; nil: the system's.
+    package var httpCertificateAuthorities: String?
+    /// What scripts find in `relay.config`, beside what the relay puts there.
+    package var scriptSettings: [ScriptSetting] = []
     /// Whether the example pages are served.
     package var examples: Bool = false
     /// By the setting's name; a missing one is `default`. No part of equality.

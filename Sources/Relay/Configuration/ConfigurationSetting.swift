@@ -63,7 +63,9 @@ extension Configuration {
     }
 
     /// Every setting except the limits, in the order in which they are printed.
-    package static let settings: [ConfigurationSetting] = [
+    package static let settings: [ConfigurationSetting] = ownSettings + scriptSettings
+
+    private static let ownSettings: [ConfigurationSetting] = [
         ConfigurationSetting(
             "listen", isList: true, changesLive: false,
             range: "ws://HOST:PORT, wss://HOST:PORT or unix:PATH; behind ?: \(ListenerURL.items)",

@@ -172,6 +172,14 @@ extension Limits {
             "What one app's Lua state may hold. An allocation beyond it fails with `memory_exceeded`."),
         bytes(
             "outputBytesPerCall", \.outputBytesPerCall, kibi...16 * gibi,
-            "What one call may send to all connections together. More fails with `output_exceeded`."),
+            "What one call may send to all connections together, the bodies of relay.http included. More fails with "
+                + "`output_exceeded`."),
+        count(
+            "httpRequests", \.httpRequests, 1...4_096,
+            "HTTP requests (relay.http) of one app under way at a time. Four times as many wait for their turn; more "
+                + "are answered with the code `limit`."),
+        bytes(
+            "httpResponseBytes", \.httpResponseBytes, kibi...64 * mebi,
+            "The body of an HTTP answer (relay.http). A longer one is given up and answered with the code `limit`."),
     ]
 }

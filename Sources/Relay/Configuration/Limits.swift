@@ -21,6 +21,8 @@ package struct Limits: Sendable, Equatable {
     package var callTime: Duration = .seconds(30)
     package var scriptMemory: Int = 64 << 20
     package var outputBytesPerCall: Int = 16 << 20
+    package var httpRequests: Int = 256
+    package var httpResponseBytes: Int = 1 << 20
 
     package init() {}
 

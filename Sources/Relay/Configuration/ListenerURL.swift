@@ -22,7 +22,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// What may stand in the query.
-    static let items = "auth=TOKEN, livecode=1, proxy=v1|v2|any, server=NAME&port=N"
+    static let items = "auth=TOKEN, bearer=scripts, livecode=1, proxy=v1|v2|any, server=NAME&port=N"
 
     /// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of them a NUL.
     static let longestUnixPath = 107
@@ -38,9 +38,13 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
     package let proxyVersion: ProxyHeader.Version?
     package let service: Service?
 
+    /// Whether a bearer token that is no credential of this relay's is let through, for the scripts to judge
+    /// (`bearer=scripts`). Else it is answered with 401.
+    package let leavesBearerToScripts: Bool
+
     package init(
         address: Address, isSecure: Bool = false, token: String? = nil, livecode: Bool = false,
-        proxyVersion: ProxyHeader.Version? = nil, service: Service? = nil
+        proxyVersion: ProxyHeader.Version? = nil, service: Service? = nil, leavesBearerToScripts: Bool = false
     ) {
         self.address = address
         self.isSecure = isSecure
@@ -48,6 +52,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
         self.livecode = livecode
         self.proxyVersion = proxyVersion
         self.service = service
+        self.leavesBearerToScripts = leavesBearerToScripts
     }
 
     /// Reads what `--listen` takes.
@@ -73,6 +78,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
                     + "as in ws://127.0.0.1:8087.")
         }
         var token: String?, livecode: Bool?, proxyVersion: ProxyHeader.Version?, server: ServerID?, port: UInt16?
+        var leavesBearerToScripts = false
         let query = mark == text.endIndex ? text[mark...] : text[text.index(after: mark)...]
         for item in query.split(separator: "&") {
             let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
@@ -87,6 +93,11 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
                     throw ConfigurationError("listener \(place): livecode must be 1 or 0, not \"\(value)\".")
                 }
                 livecode = value == "1"
+            case "bearer":
+                guard value == "scripts" else {
+                    throw ConfigurationError("listener \(place): bearer must be scripts, not \"\(value)\".")
+                }
+                leavesBearerToScripts = true
             case "proxy":
                 guard proxyVersion == nil else { throw Self.twice("proxy", place) }
                 proxyVersion = ProxyHeader.Version(rawValue: value)
@@ -109,6 +120,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
         }
         self.token = token
         self.livecode = livecode ?? false
+        self.leavesBearerToScripts = leavesBearerToScripts
         self.proxyVersion = proxyVersion
         switch (server, port) {
         case (nil, nil): service = nil
@@ -132,6 +144,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
         var items = (token == nil ? [] : ["auth=…"]) + (livecode ? ["livecode=1"] : [])
         if let proxyVersion { items.append("proxy=\(proxyVersion.rawValue)") }
         if let service { items.append("server=\(service.server)&port=\(service.port)") }
+        if leavesBearerToScripts { items.append("bearer=scripts") }
         return items.isEmpty ? location() : location() + "?" + items.joined(separator: "&")
     }
 }

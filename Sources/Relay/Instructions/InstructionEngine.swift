@@ -21,6 +21,12 @@ package struct ScriptTimerID: Hashable, Sendable {
     package init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
+/// Names one HTTP request of a script. Chosen by the host.
+package struct ScriptRequestID: Hashable, Sendable {
+    package let rawValue: UInt64
+    package init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
 /// Where scripts can hook in (DESIGN §8). `event` carries the NAME of `relay.on("event:NAME", f)`.
 package enum HookPoint: Hashable, Sendable {
     case handshake, open, message, connect, close, reload, request
@@ -188,6 +194,10 @@ package protocol InstructionEngine: AnyObject {
 
     /// A timer that `EngineHost.schedule` made has come due.
     func timerFired(_ timer: ScriptTimerID)
+    /// A request that `EngineHost.request` began has been answered.
+    func answered(_ request: ScriptRequestID, _ result: OutboundResult)
+    /// What `EngineHost.configJSON` answers has changed.
+    func configurationChanged()
     /// The connection is gone and its close hooks have run: drop the engine's handle for it. Scripts that kept it see
     /// a closed connection.
     func forget(_ connection: ConnectionID)
@@ -279,6 +289,14 @@ package protocol EngineHost: AnyObject {
     /// Opens a channel between the connection and a server's port; `metadata` is the JSON text of a table, at most
     /// 4 KiB, for the server's `open`. Numbers of channels begin at 1.
     func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult
+
+    /// Reads the connection no further, or reads it again; false where it is not open.
+    func hold(_ connection: ConnectionID, _ isHeld: Bool) -> Bool
+    /// From now on all its messages are for the `message` hooks, instructions or not; false where it is not open.
+    func takeMessages(of connection: ConnectionID) -> Bool
+
+    /// Begins an HTTP request, whose answer `InstructionEngine.answered` brings.
+    func request(_ request: OutboundRequest) -> Result<ScriptRequestID, OutboundFailure>
 
     /// Calls `timerFired` after `delay`, then again every `delay` where `repeats`. Nil where the app has too many.
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID?

@@ -81,6 +81,8 @@ enum AppMessage: Sendable {
     case closed(ConnectionID, CloseCode, reason: String)
     /// A client wants a channel.
     case open(ChannelRequest)
+    /// Of no connection: an HTTP request of a script has been answered.
+    case answered(ScriptRequestID, OutboundResult)
 }
 
 /// What an app tells a connection that is elsewhere.

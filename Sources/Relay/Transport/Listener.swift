@@ -11,6 +11,7 @@ final class ListenerSettings: Sendable {
     let isLivecode: Bool
     let proxyVersion: ProxyHeader.Version?
     let service: ListenerURL.Service?
+    let leavesBearerToScripts: Bool
     /// Whoever may open the Unix socket may do everything: its file is readable by the relay's user only.
     let isAdmin: Bool
     private let tls: TLSHolder?
@@ -23,6 +24,7 @@ final class ListenerSettings: Sendable {
         isLivecode = listener.livecode
         proxyVersion = listener.proxyVersion
         service = listener.service
+        leavesBearerToScripts = listener.leavesBearerToScripts
         // Through a proxy comes whoever the proxy lets in.
         self.isAdmin = isAdmin && listener.proxyVersion == nil
         self.tls = tls.map { TLSHolder($0) }

@@ -147,6 +147,12 @@ private final class AbsentRelay: EngineHost {
         .refused(.notFound)
     }
 
+    func hold(_ connection: ConnectionID, _ isHeld: Bool) -> Bool { false }
+    func takeMessages(of connection: ConnectionID) -> Bool { false }
+    func request(_ request: OutboundRequest) -> Result<ScriptRequestID, OutboundFailure> {
+        .failure(OutboundFailure(.unavailable, "there is no relay"))
+    }
+
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {
         lastTimer += 1
         return ScriptTimerID(rawValue: lastTimer)

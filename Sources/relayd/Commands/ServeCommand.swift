@@ -2,6 +2,7 @@ import ArgumentParser
 import FoundationEssentials
 import Glibc
 import Logging
+import Outbound
 import Relay
 import RelayClient
 import Scripting
@@ -73,6 +74,17 @@ struct ServeCommand: ParsableCommand {
     @Option(help: ArgumentHelp("What every path begins with, as in /relay.", valueName: "path"))
     var basePath: String?
 
+            "Where scripts may send HTTP requests: HOST[:PORT], *.DOMAIN, an address or a range. Repeatable. Default: "
+                + "nowhere.", valueName: "host"))
+    var httpAllow: [String] = []
+
+    @Option(
+        help: ArgumentHelp("Verify https servers of scripts against these authorities (PEM).", valueName: "file"))
+    var httpCa: String?
+
+    @Option(help: ArgumentHelp("A value for scripts, relay.config.NAME. Repeatable.", valueName: "name=value"))
+    var set: [String] = []
+
     @Flag(help: "Serve the example pages, at /examples/.")
     var examples = false
 
@@ -92,13 +104,14 @@ struct ServeCommand: ParsableCommand {
     /// The flags as settings; those that were not given are left out.
     private var flags: [(name: String, texts: [String])] {
         let lists = [
-            ("listen", listen), ("script", script), ("allowedOrigins", allowedOrigin),
-            ("trustedProxies", trustedProxies),
+            ("listen", listen), ("script", script), ("http.allow", httpAllow), ("settings", set),
+            ("allowedOrigins", allowedOrigin), ("trustedProxies", trustedProxies),
         ]
         let values = [
             ("state", state), ("loops", loops), ("io", io), ("tls.certificate", tlsCertificate), ("tls.key", tlsKey),
             ("tls.selfSigned", tlsSelfSigned ? "true" : nil), ("examples", examples ? "true" : nil),
-            ("basePath", basePath), ("log.level", logLevel), ("log.format", logFormat), ("drain.timeout", drainTimeout),
+            ("basePath", basePath), ("http.ca", httpCa), ("log.level", logLevel), ("log.format", logFormat),
+            ("drain.timeout", drainTimeout),
         ]
         return lists.filter { !$0.1.isEmpty }.map { (name: $0.0, texts: $0.1) }
             + values.compactMap { name, text in text.map { (name: name, texts: [$0]) } }
@@ -144,7 +157,9 @@ struct ServeCommand: ParsableCommand {
                 logger.info("made an admin credential", metadata: ["file": "\(credentials.adminFile)"])
             }
             let daemon = try Daemon(
-                configuration: configuration, credentials: credentials, logger: logger, files: StaticFile.embedded
+                configuration: configuration, credentials: credentials, logger: logger, files: StaticFile.embedded,
+                outbound: try OutboundClient(
+                    allowed: configuration.httpAllowList, certificateFile: configuration.httpCertificateAuthorities)
             ) { (host, budgets) throws(ScriptFailure) in
                 try LuaEngine(host: host, budgets: budgets)
             }

@@ -36,6 +36,14 @@ enum ConfigurationFile {
                         try configuration.setLimit(name.text, to: text, from: .file)
                     }
                 }
+            } else if name == "settings", case .mapping = value {
+                var texts: [String] = []
+                for (member, value) in try members(of: value, name, path) {
+                    texts.append("\(member.text)=\(try scalar(value, of: "settings.\(member.text)", path))")
+                    try located(member.node, path) { () throws(ConfigurationError) in
+                        try configuration.set(name, to: texts, from: .file)
+                    }
+                }
             } else if isSection {
                 for (member, value) in try members(of: value, name, path) {
                     try set("\(name).\(member.text)", member.node, value, path, &configuration)

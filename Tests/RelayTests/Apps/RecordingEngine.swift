@@ -124,6 +124,8 @@ final class RecordingEngine: InstructionEngine {
     ) -> CallOutcome { .returned(json: nil, line: nil) }
     func evaluate(body: String, connection: ConnectionID, id: CallID) -> CallOutcome { .returned(json: nil, line: nil) }
     func timerFired(_ timer: ScriptTimerID) {}
+    func answered(_ request: ScriptRequestID, _ result: OutboundResult) {}
+    func configurationChanged() {}
     func forget(_ connection: ConnectionID) {}
 }
 

@@ -17,6 +17,11 @@ final class SilentHost: EngineHost {
     func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult {
         .refused(.notFound)
     }
+    func hold(_ connection: ConnectionID, _ isHeld: Bool) -> Bool { false }
+    func takeMessages(of connection: ConnectionID) -> Bool { false }
+    func request(_ request: OutboundRequest) -> Result<ScriptRequestID, OutboundFailure> {
+        .failure(OutboundFailure(.unavailable, "there is no network"))
+    }
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? { nil }
     func cancel(_ timer: ScriptTimerID) {}
     func callFinished(_ id: CallID, _ outcome: CallOutcome) {}
