@@ -4,15 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 import websockets.exceptions
+import websockets.sync.client
 
 from conditions import DEADLINE, eventually
-from relay import SCRIPTS
+from relay import RELAYD, ROOT, SCRIPTS
 from webhook_backend import Backend
 
 SECRET = base64.b64encode(b"a key of twenty-four b!!").decode()
@@ -254,7 +257,7 @@ def test_an_answer_that_is_too_long_is_an_answer(service, backend):
 @pytest.mark.parametrize("way", ["ends", "stops"])
 def test_a_stopped_back_end_loses_nothing(make_service, backend, way):
     service = make_service({"timeout": "1"})
-    clients = [connected(service, backend)[0] for _ in range(10)]
+    clients = [connected(service, backend, close_timeout=0.2)[0] for _ in range(10)]
     log = []
     if way == "ends":
         log = backend.log
@@ -263,7 +266,7 @@ def test_a_stopped_back_end_loses_nothing(make_service, backend, way):
         backend.process.send_signal(signal.SIGSTOP)
     service.forget_peak()
     before = service.resident_bytes
-    for number in range(40):
+    for number in range(150):
         for index, client in enumerate(clients):
             client.send(f"{index} {number} " + "x" * 1000)
     for client in clients[5:]:
@@ -286,7 +289,7 @@ def test_a_stopped_back_end_loses_nothing(make_service, backend, way):
             # One that the back end has read before it stopped comes again, with its id.
             said.setdefault(index, {}).setdefault(int(number), set()).add(entry["headers"]["webhook-id"])
     assert {index: list(numbers) for index, numbers in said.items()} == {
-        str(index): list(range(40)) for index in range(10)}
+        str(index): list(range(150)) for index in range(10)}
     assert all(len(identifiers) == 1 for numbers in said.values() for identifiers in numbers.values())
 
 
@@ -378,3 +381,40 @@ def test_a_new_version_of_the_script_keeps_its_connections(service, backend):
     eventually(lambda: backend.of("DELETE"), "the end is told")
     assert [entry["body"] for entry in backend.of("PUT")] == [b"before", b"after"]
     assert len(backend.of("DELETE")) == 1
+
+
+# The original's variables
+
+
+@pytest.mark.parametrize("names", [("API_URI", "WS_HOSTNAME"), ("TARGET_ADDRESS", "LOCAL_ADDRESS")])
+def test_the_variables_of_wsaas(backend, tmp_path, names):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = one.getsockname()[1], other.getsockname()[1]
+    variables = {
+        names[0]: f"localhost:{backend.port}/websocket", names[1]: f"localhost:{ports[1]}", "LOG_LEVEL": "DEBUG",
+        "WS_TIMEOUT": "7000", "WS_PORT": str(ports[0]), "HTTP_PORT": str(ports[1]), "WEBHOOK_SECRET": f"whsec_{SECRET}",
+        "RELAYD": str(RELAYD)}
+    launched = subprocess.Popen(
+        [ROOT / "contrib/wsaas", "--state", tmp_path / "state"], env={**os.environ, **variables}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert [launched.stdout.readline() for _ in ports] == [f"listening ws://0.0.0.0:{port}\n" for port in ports]
+        with websockets.sync.client.connect(f"ws://127.0.0.1:{ports[0]}/") as client:
+            place = json.loads(backend.of("POST")[0]["body"])["ws_uri"]
+            assert place.startswith(f"localhost:{ports[1]}/")
+            admin = (tmp_path / "state/admin.credential").read_text().strip()
+            assert code(curl("-X", "PUT", f"http://{place}", credential=admin, body=b"pushed")) == (200, "OK")
+            assert client.recv(timeout=DEADLINE) == "pushed"
+            assert backend.of("POST")[0]["headers"]["webhook-signature"].startswith("v1,")
+    finally:
+        launched.terminate()
+        _, log = launched.communicate(timeout=DEADLINE)
+    assert launched.returncode == 0, log
+    assert len(backend.of("DELETE")) == 1
+
+
+@pytest.mark.parametrize("variables", [{}, {"API_URI": "x", "LOG_LEVEL": "LOUD"}, {"API_URI": "x", "WS_TIMEOUT": "1s"}])
+def test_variables_of_wsaas_that_are_wrong(variables):
+    done = subprocess.run(
+        [ROOT / "contrib/wsaas"], env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("wsaas: ")

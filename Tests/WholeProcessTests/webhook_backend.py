@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return self.answer(200, OK)
 
-    do_GET = do_POST = do_PUT = do_DELETE = handle_request
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request
 
     def log_message(self, *_):
         pass

@@ -26,6 +26,12 @@ import Testing
               certificate: c.pem
               key: k.pem
             allowedOrigins: [https://example.com]
+            http:
+              allow: [api.example.com, "10.0.0.0/8:8080"]
+              ca: authorities.pem
+            settings:
+              target: http://api.example.com
+              secret: whsec_MQ==
             log: {level: debug, format: json}
             drain:
               timeout: 5s
@@ -38,6 +44,9 @@ import Testing
         #expect(configuration.scripts == ["scripts/tunnel.lua"])
         #expect(configuration.stateDirectory == "/var/lib/relayd")
         #expect(configuration.loops == 3)
+        #expect(configuration.httpAllowList.entries.map(\.description) == ["api.example.com", "10.0.0.0/8:8080"])
+        #expect(configuration.httpCertificateAuthorities == "authorities.pem")
+        #expect(configuration.scriptSettings.map(\.value) == ["http://api.example.com", "whsec_MQ=="])
         #expect(configuration.io == .epoll)
         #expect(configuration.tlsKey == "k.pem")
         #expect(configuration.allowedOrigins == ["https://example.com"])
