@@ -9,6 +9,8 @@ import Testing
         ("http://127.0.0.1:3000", "app", "127.0.0.1:3000", "app", 80),
         ("http://127.0.0.1:3000/", "app:8080", "127.0.0.1:3000", "app", 8080),
         ("http://localhost", "app", "localhost:80", "app", 80), ("unix:/run/x", "a:5", "unix:/run/x", "a", 5),
+        ("ws://127.0.0.1:9000/p?q=1", "studio", "127.0.0.1:9000", "studio", 9000),
+        ("wss://example.com", "studio", "example.com:443", "studio", 443),
         ("unix:relative", "a:b:5", "unix:relative", "a:b", 5), ("127.0.0.1:1", "0:0", "127.0.0.1:1", "0", 0),
     ])
     func `a target and its name say what becomes what`(
@@ -22,8 +24,8 @@ import Testing
 
     @Test(arguments: [
         ("", "a:1"), ("127.0.0.1", "a:1"), ("127.0.0.1:", "a:1"), (":22", "a:1"), ("a:65536", "a:1"), ("a:+1", "a:1"),
-        ("unix:", "a:1"), ("http://", "a:1"), ("http://u@h", "a:1"), ("http://h/path", "a:1"), ("ws://h:1", "a:1"),
-        ("wss://h:1", "a:1"), ("https://h:1", "a:1"), ("gopher://h:1", "a:1"), ("127.0.0.1:1", ""),
+        ("unix:", "a:1"), ("http://", "a:1"), ("http://u@h", "a:1"), ("http://h/path", "a:1"), ("ws://h:0", "a:1"),
+        ("wss://", "a:1"), ("https://h:1", "a:1"), ("gopher://h:1", "a:1"), ("127.0.0.1:1", ""),
         ("127.0.0.1:1", ":1"), ("127.0.0.1:1", "a:"), ("127.0.0.1:1", "a:65536"), ("127.0.0.1:1", "a:x"),
         ("unix:/x", "a"), (String(repeating: "x", count: 3) + "\n:1", "a:\u{1b}"),
     ])

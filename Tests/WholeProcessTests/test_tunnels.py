@@ -392,7 +392,7 @@ def test_a_quiet_tunnel_says_nothing(relay, echoing):
 @pytest.mark.parametrize("arguments,code,words", [
     (("expose", "127.0.0.1:1"), 2, "--as"),
     (("expose", "127.0.0.1:1", "127.0.0.1:2", "--as", "a:1"), 2, "Each target"),
-    (("expose", "ws://127.0.0.1:1", "--as", "a:1"), 1, "later version"),
+    (("expose", "ws://127.0.0.1:x", "--as", "a:1"), 1, "ws://HOST:PORT"),
     (("expose", "https://127.0.0.1:1", "--as", "a:1"), 1, "TLS"),
     (("expose", "gopher://127.0.0.1:1", "--as", "a:1"), 1, "gopher"),
     (("expose", "127.0.0.1", "--as", "a:1"), 1, "HOST:PORT"),

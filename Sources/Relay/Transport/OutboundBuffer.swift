@@ -172,7 +172,7 @@ package struct OutboundBuffer: ~Copyable {
     }
 
     /// Copies `bytes` behind the last one, masked with `key`.
-    mutating func append(_ bytes: UnsafeRawBufferPointer, key: UInt32, from pool: ChunkPool) {
+    package mutating func append(_ bytes: UnsafeRawBufferPointer, key: UInt32, from pool: ChunkPool) {
         var rest = bytes
         var key = key
         while !rest.isEmpty {

@@ -19,7 +19,11 @@ package final class Expose: Tunnel {
             guard found[target.server]?[target.port] == nil else {
                 throw .refused("\(target.server):\(target.port) is given twice.")
             }
-            found[target.server, default: [:]][target.port] = try Target(target.endPoint)
+            found[target.server, default: [:]][target.port] = try Target(
+                target.endPoint,
+                try target.webSocket.map { (url) throws(ClientFailure) in
+                    try WebSocketService(url, options.trust)
+                })
         }
         for (name, targets) in found.sorted(by: { $0.key.description < $1.key.description }) {
             let ports = targets.keys.sorted().map(String.init).joined(separator: ",")
@@ -40,12 +44,18 @@ package final class Expose: Tunnel {
         guard let server = server(of: link.owner), let target = server.targets[request.port] else {
             return .reject(ChannelClose(404, "nothing is exposed at port \(request.port)"))
         }
+        let state = ChannelState.offered(credit: request.credit, window: LocalEnd.window)
+        let label = "\(server.name):\(request.port): client from \(request.remoteAddress)"
+        guard let service = target.service else {
+            return .take(
+                LocalEnd(
+                    state, number: number, link: link, target: target, label: label, owner: self, loop: loop))
+        }
         return .take(
-            LocalEnd(
-                .offered(credit: request.credit, window: LocalEnd.window), number: number, link: link, target: target,
-                label: "\(server.name):\(request.port): client from \(request.remoteAddress)", owner: self,
+            WebSocketEnd(
+                state, number: number, link: link, target: target, service: service, label: label, owner: self,
                 loop: loop))
     }
 
-    override func opened(_ end: LocalEnd) { report(end.label) }
+    override func opened(_ end: TunnelEnd) { report(end.label) }
 }

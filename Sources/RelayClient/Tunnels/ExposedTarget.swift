@@ -5,9 +5,23 @@ package struct ExposedTarget {
     let endPoint: EndPoint
     let server: ServerID
     let port: UInt16
+    /// Where it speaks WebSocket: messages are kept as they are, instead of bytes.
+    let webSocket: RelayURL?
 
-    /// Reads a pair of the command line: `HOST:PORT`, `unix:PATH` or `http://HOST[:PORT]`, and `NAME[:PORT]`.
+    /// Reads a pair of the command line: `HOST:PORT`, `unix:PATH`, `http://HOST[:PORT]` or `ws[s]://HOST[:PORT][/PATH]`,
+    /// and `NAME[:PORT]`.
     package init(_ target: String, as name: String) throws(ClientFailure) {
+        if let scheme = Self.scheme(of: target), scheme == "ws" || scheme == "wss" {
+            guard let url = try? RelayURL(parsing: target), case .internet(_, let port) = url.endPoint else {
+                throw .refused(
+                    "\"\(printable(target))\" is nothing to expose: a WebSocket service is ws://HOST:PORT/PATH, as in "
+                        + "ws://127.0.0.1:9000.")
+            }
+            (webSocket, endPoint) = (url, url.endPoint)
+            (server, self.port) = try Self.serverAndPort(name, defaultPort: port)
+            return
+        }
+        webSocket = nil
         var text = target[...]
         var defaultPort: UInt16?
         if let scheme = Self.scheme(of: target) {
@@ -18,8 +32,8 @@ package struct ExposedTarget {
         }
         guard let endPoint = EndPoint(text, defaultPort: defaultPort) else {
             throw .refused(
-                "\"\(printable(target))\" is nothing to expose: it is HOST:PORT, unix:PATH or http://HOST:PORT, as in "
-                    + "127.0.0.1:22.")
+                "\"\(printable(target))\" is nothing to expose: it is HOST:PORT, unix:PATH, http://HOST:PORT or "
+                    + "ws://HOST:PORT, as in 127.0.0.1:22.")
         }
         self.endPoint = endPoint
         if defaultPort == nil, case .internet(_, let port) = endPoint { defaultPort = port }
@@ -34,10 +48,6 @@ package struct ExposedTarget {
 
     private static func wrongScheme(_ scheme: Substring, _ target: String) -> ClientFailure {
         switch scheme {
-        case "ws", "wss":
-            .refused(
-                "\"\(printable(target))\" cannot be exposed yet: a WebSocket server as a target comes with a later "
-                    + "version. Its bytes go through a tunnel all the same, as http://HOST:PORT.")
         case "https":
             .refused(
                 "\"\(printable(target))\" speaks TLS, which a tunnel passes on as it is: expose it as HOST:PORT.")

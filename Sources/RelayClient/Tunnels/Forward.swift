@@ -84,9 +84,9 @@ package final class Forward: Tunnel {
         }
     }
 
-    override func opened(_ end: LocalEnd) { if listener != nil { report(end.label) } }
+    override func opened(_ end: TunnelEnd) { if listener != nil { report(end.label) } }
 
-    override func ended(_ end: LocalEnd, _ failure: String?) {
+    override func ended(_ end: TunnelEnd, _ failure: String?) {
         guard listener == nil else { return super.ended(end, failure) }
         stop(failure.map { .refused("\(destination): \(printable($0)).") })
     }

@@ -1,22 +1,9 @@
 import Glibc
 import Relay
 
-/// Whoever made a `LocalEnd`.
-protocol LocalEndOwner: AnyObject {
-    /// Bytes may flow.
-    func opened(_ end: LocalEnd)
-    /// It is over and gone; `failure` says why, where it did not end as it should.
-    func ended(_ end: LocalEnd, _ failure: String?)
-}
-
 /// A channel whose end is a socket, or standard input and output: a stream of bytes. What is read goes into the channel
 /// as it comes, what comes out of the channel is written; an end of stream is `end`, a reset is `close`, both ways.
-final class LocalEnd: ChannelEnd {
-    /// Whose it is, for people.
-    let label: String
-    private unowned let owner: any LocalEndOwner
-    private unowned let loop: ClientLoop
-
+final class LocalEnd: TunnelEnd {
     /// Where bytes are read and written; -1 once it is closed. One descriptor for both, where it is a socket.
     private var input: Int32
     private var output: Int32
@@ -53,15 +40,12 @@ final class LocalEnd: ChannelEnd {
     /// An end that is connected: a socket, or two descriptors.
     init(
         _ state: ChannelState, number: ChannelNumber, link: Link, input: Int32, output: Int32, label: String,
-        owner: any LocalEndOwner, loop: ClientLoop
+        owner: any TunnelEndOwner, loop: ClientLoop
     ) {
         target = nil
-        self.label = label
-        self.owner = owner
-        self.loop = loop
         self.input = input
         self.output = output
-        super.init(state, number: number, link: link)
+        super.init(state, number: number, link: link, label: label, owner: owner, loop: loop)
         keepAlive()
         // Files are always ready, and epoll(7) does not take them.
         if !loop.watch(input, for: self, writing: input == output) { readsToEnd = true }
@@ -71,16 +55,13 @@ final class LocalEnd: ChannelEnd {
     /// An end that is offered: it is accepted once one of the addresses of its target is connected.
     init(
         _ state: ChannelState, number: ChannelNumber, link: Link, target: Target, label: String,
-        owner: any LocalEndOwner,
+        owner: any TunnelEndOwner,
         loop: ClientLoop
     ) {
         self.target = target
-        self.label = label
-        self.owner = owner
-        self.loop = loop
         (input, output) = (-1, -1)
         otherAddresses = target.addresses[...]
-        super.init(state, number: number, link: link)
+        super.init(state, number: number, link: link, label: label, owner: owner, loop: loop)
     }
 
     private var isClosed: Bool { input < 0 && output < 0 && otherAddresses == nil }

@@ -5,19 +5,22 @@ import Relay
 /// Belongs to the loop's thread.
 final class Target: CustomStringConvertible {
     private let endPoint: EndPoint
+    /// Where it is a WebSocket service.
+    let service: WebSocketService?
     private(set) var addresses: [ResolvedAddress]
     private var isResolving = false
 
     /// Asks for the addresses, which may take a while.
-    init(_ endPoint: EndPoint) throws(ClientFailure) {
+    init(_ endPoint: EndPoint, _ service: WebSocketService? = nil) throws(ClientFailure) {
         self.endPoint = endPoint
+        self.service = service
         switch endPoint.resolve() {
         case .addresses(let addresses): self.addresses = addresses
         case .failed(let reason): throw .refused("Cannot expose \(endPoint): \(reason).")
         }
     }
 
-    var description: String { "\(endPoint)" }
+    var description: String { service.map { "\($0.url)" } ?? "\(endPoint)" }
 
     /// None of the addresses took a connection: the name may have others by now. Asks in a thread of its own, since
     /// getaddrinfo(3) waits.
@@ -33,5 +36,22 @@ final class Target: CustomStringConvertible {
             }
         }
         pthread_detach(thread)
+    }
+}
+
+/// A target that speaks WebSocket: its URL, and with whose word for its certificate it is believed.
+struct WebSocketService {
+    let url: RelayURL
+    /// Of wss://.
+    let context: TLSContext?
+
+    init(_ url: RelayURL, _ trust: Trust) throws(ClientFailure) {
+        self.url = url
+        do {
+            // What else may speak for the relay is of no interest here.
+            context = url.isSecure ? try TLSContext.client(verify: trust.possibilities.last ?? .system) : nil
+        } catch {
+            throw .refused("Cannot expose \(url): \(error).")
+        }
     }
 }

@@ -24,7 +24,7 @@ package struct TunnelOptions {
 
 /// What both kinds of tunnel are: sessions on one loop, which runs on the thread that calls `run`, until a signal ends
 /// it or the relay does for good.
-package class Tunnel: SessionHandler, LocalEndOwner {
+package class Tunnel: SessionHandler, TunnelEndOwner {
     final let options: TunnelOptions
     final let loop = ClientLoop()
     final private(set) var sessions: [Session] = []
@@ -89,9 +89,9 @@ package class Tunnel: SessionHandler, LocalEndOwner {
 
     // MARK: What channels tell
 
-    func opened(_ end: LocalEnd) {}
+    func opened(_ end: TunnelEnd) {}
 
-    func ended(_ end: LocalEnd, _ failure: String?) {
+    func ended(_ end: TunnelEnd, _ failure: String?) {
         let bytes = "\(end.receivedBytes) bytes in and \(end.sentBytes) bytes out"
         report("\(end.label) ended after \(bytes)" + (failure.map { ": \($0)" } ?? ""))
     }

@@ -7,14 +7,17 @@ struct ExposeCommand: ParsableCommand {
         abstract: "Make local services reachable through the relay.",
         discussion: """
             As in `relayd expose 127.0.0.1:22 --as box:22`: whoever the relay connects to port 22 of the server box \
-            speaks to this machine's port 22. A target is HOST:PORT, unix:PATH or http://HOST:PORT; several may be \
-            given, each with its --as. Needs a credential with the right listen:NAME. Connects anew whenever the \
+            speaks to this machine's port 22. A target is HOST:PORT, unix:PATH, http://HOST:PORT, or ws://HOST:PORT \
+            (wss:// too) for a WebSocket service whose messages are kept as they are; several may be given, each \
+            with its --as. --ca and --insecure hold for wss:// targets, too. Needs a credential with the right listen:NAME. Connects anew whenever the \
             relay goes away; ends with 1 when another connection takes the name over, and with Ctrl-C.
             """)
 
     @OptionGroup var client: ClientOptions
     @OptionGroup var tunnel: TunnelFlags
-    @Argument(help: ArgumentHelp("What to expose: HOST:PORT, unix:PATH or http://HOST:PORT.", valueName: "target"))
+    @Argument(
+        help: ArgumentHelp(
+            "What to expose: HOST:PORT, unix:PATH, http://HOST:PORT or ws://HOST:PORT.", valueName: "target"))
     var targets: [String]
     @Option(
         name: .customLong("as"),
