@@ -9,16 +9,19 @@ package final class Daemon {
     private var loops: [EventLoop] = []
     private var settings: [ListenerSettings] = []
     private let signals: SignalSource
+    private let dial: Dial
     private var isDraining = false
     private var exitCode: Int32 = 0
 
-    /// `files` are served over plain HTTP, by path.
+    /// `files` are served over plain HTTP, by path; `dial` makes links.
     package init(
         configuration: Configuration, credentials: CredentialStore, logger: Logger, files: [String: StaticFile],
         outbound: any OutboundHTTP,
+        dial: @escaping Dial = { _ in .failure(ConfigurationError("links are not supported here")) },
         makeEngine: @escaping @Sendable (any EngineHost, ScriptBudgets) throws(ScriptFailure) -> any InstructionEngine
     ) throws(StartError) {
         self.configuration = configuration
+        self.dial = dial
         signals = try SignalSource()
         shared = SharedState(
             configuration: configuration, credentials: credentials, logger: logger, files: files,
@@ -56,6 +59,7 @@ package final class Daemon {
                 throw StartError("cannot load the script \(file.path): \(error.message)")
             }
         }
+        app.links.diallers = configuration.links.map { LinkDialler($0, shared, dial) }
         loops[0].apps[app.name] = app
         shared.apps.publish(app.name, serial: app.serial)
     }
@@ -108,6 +112,7 @@ package final class Daemon {
             shared.logger.error("\(error)")
             return 1
         }
+        for link in loops[0].apps[App.defaultName]?.links.diallers ?? [] { link.start() }
         let threads = loops.dropFirst().map { loop in
             System.startThread(name: "loop \(loop.index)") { loop.run() }
         }

@@ -70,7 +70,7 @@ extension App {
             let decoded = try decode(RequireParameters.self, parameters)
             let version = try add(module: decoded.module, source: decoded.source)
             return try encode(ModuleDescription(module: decoded.module, version: version))
-        case .modules, .instructions, .servers, .connections, .channels, .apps:
+        case .modules, .instructions, .servers, .connections, .channels, .apps, .links:
             return try list(builtIn, rights)
         case .closeConnection:
             return try runClose(try decode(CloseParameters.self, parameters), rights)
@@ -100,13 +100,15 @@ extension App {
                         server: entry.server, connection: entry.connection.rawValue,
                         remoteAddress: members[entry.connection]?.address.host,
                         ports: servers.ports(of: entry.server).description)
-                })
+                } + remoteServers)
         case .connections:
             let open = members.values.filter(\.isOpen).sorted { $0.id.rawValue < $1.id.rawValue }
             return try encode(open.map { ConnectionDescription($0, now: loop.now) })
         case .apps:
             let visible = shared.apps.all.filter { rights.isRelayAdmin || $0.name == name }
             return try encode(visible.map { AppDescription(app: $0.name, loop: $0.loop) })
+        case .links:
+            return try encode(linkDescriptions)
         case .channels:
             return try encode(channels.all.map { ChannelDescription($0, now: loop.now) })
         default:

@@ -54,7 +54,8 @@ extension App {
     /// A client asks: the scripts are asked in turn, and where they have no opinion its credential decides.
     func open(_ request: ChannelRequest) {
         guard members[request.client] != nil else { return }
-        guard let chain = set.chains[.connect] else { return decide(request) }
+        // Of a client of another relay, its scripts there have been asked.
+        guard let chain = set.chains[.connect], request.origin == nil else { return decide(request) }
         let arguments = CallArguments.connect(
             connection: request.client, server: request.server, port: request.port)
         call(chain, .fixed("connect hook"), arguments, .connect(request))
@@ -84,15 +85,14 @@ extension App {
         let right = "connect:\(request.server):\(request.port)"
         let service = ListenerURL.Service(server: request.server, port: request.port)
         guard
-            client.isAdmin || client.here?.listener.service == service
-                || client.credential?.allows(connect: request.server, port: request.port) == true
+            client.may(.connect(request.server, port: request.port)) || client.here?.listener.service == service
         else {
             guard client.credential != nil else {
                 return reject(request, ChannelReject.unauthorized, "This takes a credential with the right \(right).")
             }
             return reject(request, ChannelReject.forbidden, "The credential lacks the right \(right).")
         }
-        if let refusal = connect(request, nil) { reject(request, refusal.code, refusal.reason) }
+        if let refusal = connect(request, request.origin?.metadata) { reject(request, refusal.code, refusal.reason) }
     }
 
     private func reject(_ request: ChannelRequest, _ code: UInt16, _ reason: String) {
@@ -120,10 +120,14 @@ extension App {
     /// Finds the server and sees to it that both ends are on one loop where that can be; nil where all is under way.
     private func connect(_ request: ChannelRequest, _ metadata: String?) -> Rejection? {
         guard let client = members[request.client] else { return nil }
-        guard let holder = servers[request.server], let server = members[holder], server.isOpen else {
+        let via = request.origin?.via ?? []
+        // A server of this relay's own goes before all others.
+        let route = servers[request.server] == nil ? links.table.route(to: request.server, avoiding: via) : nil
+        if let refusal = links.refusal(of: route, via, metadata) { return refusal }
+        guard let holder = servers[request.server] ?? route?.link, let server = members[holder], server.isOpen else {
             return .absent(request.server)
         }
-        guard servers.ports(of: request.server).contains(request.port) else {
+        guard (route?.ports ?? servers.ports(of: request.server)).contains(request.port) else {
             return Rejection(
                 code: ChannelReject.notFound,
                 reason: "The server '\(request.server)' offers no port \(request.port).", error: .notFound)
@@ -132,7 +136,7 @@ extension App {
             return Rejection(
                 code: ChannelReject.limit, reason: "Too many wait for the server '\(request.server)'.", error: .limit)
         }
-        guard server.identity.subprotocol == .relay else {
+        guard server.identity.subprotocol == .relay || route != nil else {
             return Rejection(
                 code: ChannelReject.badGateway, reason: "The server '\(request.server)' does not speak relay.v1.",
                 error: .conflict)
@@ -146,14 +150,15 @@ extension App {
         place(client, server)
         let record = ChannelRecord(
             client: request.client, server: request.server, serverConnection: holder, port: request.port,
-            remoteAddress: client.address.host, openedAt: loop.now, load: shared.loops[server.loop].load)
+            remoteAddress: request.origin?.remoteAddress ?? client.address.host, openedAt: loop.now,
+            load: shared.loops[server.loop].load)
         channels.append(record)
         let address = ChannelAddress(loop: client.loop, connection: request.client, number: request.number)
         advance(
             .opening(
                 ChannelOpening(
                     client: address, serverConnection: holder, credit: credit, metadata: metadata,
-                    record: record)))
+                    via: via + [links.table.own], record: record)))
         return nil
     }
 

@@ -65,12 +65,14 @@ extension App: EngineHost {
         case .installed:
             emit("server.created", server, connection)
         }
+        tellLinks(about: [server])
         return nil
     }
 
     package func uninstall(server: ServerID) -> Bool {
         guard let holder = servers[server], servers.uninstall(server) else { return false }
         emit("server.destroyed", server, holder)
+        tellLinks(about: [server])
         return true
     }
 

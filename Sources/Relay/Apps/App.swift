@@ -27,6 +27,7 @@ package final class App {
     /// What waits for a connection to have moved to the loop where its channels will be.
     var departures: [ConnectionID: [ChannelWork]] = [:]
     let channels = ChannelList()
+    var links = Links()
     /// Calls that have yielded, and whom they will answer.
     var pending: [CallID: PendingCall] = [:]
     /// The connection whose message is being handled: the source that has to wait when a receiver is full.
@@ -52,6 +53,8 @@ package final class App {
         case handshake(ConnectionID, CallOutcome)
         /// An operator closes a connection, which may be the operator's own: the answer goes first.
         case close(ConnectionID, CloseCode, String)
+        /// Neighbours hear of servers.
+        case tellLinks
     }
 
     private static let lastSerial = Atomic<UInt64>(0)
@@ -146,6 +149,8 @@ package final class App {
         case .open(let request):
             open(request)
             if case .away(let connection) = members[request.client] { connection.handled(0) }
+        case .linkDrains(let id):
+            linkDrains(id)
         case .closed(let id, let code, let reason):
             closed(id, code, reason)
         case .answered(let request, let result):
@@ -156,7 +161,7 @@ package final class App {
     /// The connection is let in: tell the scripts.
     private func opened(_ id: ConnectionID) {
         if case .away(let connection) = members[id] { connection.wasOpen = true }
-        guard let chain = set.chains[.open], members[id] != nil else { return }
+        guard let member = members[id], !linkOpened(member), let chain = set.chains[.open] else { return }
         call(chain, .fixed("open hook"), .open(connection: id), .hook(id))
     }
 
@@ -164,11 +169,13 @@ package final class App {
     private func closed(_ id: ConnectionID, _ code: CloseCode, _ reason: String) {
         guard let member = members[id] else { return }
         let freed = servers.removeAll(of: id)
-        if member.wasOpen, let chain = set.chains[.close] {
+        let wasLink = linkClosed(id, code, reason)
+        if member.wasOpen, !wasLink, let chain = set.chains[.close] {
             let arguments = CallArguments.close(connection: id, code: code.rawValue, reason: reason)
             call(chain, .fixed("close hook"), arguments, .hook(nil))
         }
         for server in freed { emit("server.destroyed", server, id) }
+        tellLinks(about: freed)
         settle()
         if case .away(let connection) = members.removeValue(forKey: id) { connection.releaseWaiters() }
         engine.forget(id)
@@ -210,6 +217,8 @@ package final class App {
             finish(.handshake(connection), outcome)
         case .close(let connection, let code, let reason):
             members[connection]?.close(code, reason: reason)
+        case .tellLinks:
+            tellNeighbours()
         }
     }
 }

@@ -116,6 +116,24 @@ struct ServerDescription: Encodable {
     var remoteAddress: String?
     /// Which it offers, as in `22,80-90`; `*` is all.
     var ports: String
+    /// Of a server of another relay: of the way there, and its relays, the nearest first.
+    var cost: Int?
+    var path: [String]?
+}
+
+struct LinkDescription: Encodable {
+    /// Nil while there is none.
+    var connection: UInt64?
+    var remoteAddress: String?
+    /// The neighbour.
+    var relay: String?
+    /// Where this relay has dialled it.
+    var url: String?
+    var cost: Int?
+    /// To which it leads.
+    var servers: Int
+    /// Why there is none.
+    var failure: String?
 }
 
 struct ChannelDescription: Encodable {

@@ -29,11 +29,12 @@ enum Member {
         }
     }
 
-    /// What it sends and receives are messages of a channel or a pipe: nobody else may put in a word.
+    /// What it sends and receives are messages of a channel, a pipe or a link: nobody else may put in a word.
     var isTaken: Bool {
         switch self {
-        case .here(let connection): connection.pipe != nil || connection.cleanEnd != nil
-        case .away(let connection): connection.identity.isClean
+        case .here(let connection):
+            connection.pipe != nil || connection.cleanEnd != nil || connection.subprotocol == .link
+        case .away(let connection): connection.identity.isClean || connection.identity.subprotocol == .link
         }
     }
 
@@ -41,6 +42,13 @@ enum Member {
         switch self {
         case .here(let connection): connection.identity
         case .away(let connection): connection.identity
+        }
+    }
+
+    var subprotocol: Subprotocol? {
+        switch self {
+        case .here(let connection): connection.subprotocol
+        case .away(let connection): connection.identity.subprotocol
         }
     }
 
@@ -67,6 +75,16 @@ enum Member {
         case .away(let connection): connection.identity.credential
         }
     }
+
+    var isTrustedLink: Bool {
+        switch self {
+        case .here(let connection): connection.isTrustedLink
+        case .away(let connection): connection.identity.isTrustedLink
+        }
+    }
+
+    /// Whether its own right, its credential or its being a link allows it.
+    func may(_ access: Right.Access) -> Bool { isAdmin || isTrustedLink || credential?.allows(access) == true }
 
     var address: SocketAddress {
         switch self {
@@ -166,6 +184,7 @@ struct ConnectionIdentity {
     let tls: String?
     /// It is one end of a channel as a whole.
     let isClean: Bool
+    let isTrustedLink: Bool
 }
 
 /// What the app's loop keeps of a connection that lives on another: who it is, and what is on its way there and back.

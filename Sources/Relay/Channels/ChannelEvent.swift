@@ -30,6 +30,17 @@ struct ChannelRequest: Sendable {
     var port: UInt16
     /// What the client grants the server at first.
     let credit: Int
+    /// Where it comes over a link, which it is the other relay's to allow.
+    var origin: Origin?
+
+    struct Origin: Sendable {
+        /// The client's.
+        let remoteAddress: String
+        /// JSON text.
+        let metadata: String?
+        /// The relays that it has passed.
+        let via: [RelayID]
+    }
 }
 
 /// A channel that the app allows, on its way to the server's loop.
@@ -39,6 +50,8 @@ struct ChannelOpening: Sendable {
     let credit: Int
     /// JSON text.
     let metadata: String?
+    /// The relays that it has passed, this one included.
+    let via: [RelayID]
     let record: ChannelRecord
 }
 

@@ -4,6 +4,10 @@ struct ChannelOpen: Equatable {
     var port: UInt16
     /// Bytes that the server may send at first; nil: the default of the protocol.
     var credit: Int?
+    /// What only an open that comes over a link says: whose it is, and the relays that it has passed.
+    var remoteAddress: String?
+    var metadata: String?
+    var via: String?
 
     /// The credit of an `open` that names none (DESIGN §7).
     static let defaultCredit = 256 << 10
@@ -17,13 +21,17 @@ struct ChannelOpen: Equatable {
         guard let port = members.port.flatMap(UInt16.init(exactly:)) else {
             return .failure(Malformed("an open names no port from 0 to 65535"))
         }
+        var open = ChannelOpen(server: server, port: port)
+        open.remoteAddress = members.remoteAddress
+        open.metadata = members.metadata
+        open.via = members.via
         if members.hasCredit {
             guard let credit = members.credit, (0...Int64(UInt32.max)).contains(credit) else {
                 return .failure(Malformed("the credit of an open is no number of 32 bits"))
             }
-            return .success(ChannelOpen(server: server, port: port, credit: Int(credit)))
+            open.credit = Int(credit)
         }
-        return .success(ChannelOpen(server: server, port: port))
+        return .success(open)
     }
 
     struct Malformed: Error, Equatable {
@@ -31,24 +39,34 @@ struct ChannelOpen: Equatable {
         init(_ reason: String) { self.reason = reason }
     }
 
-    /// Writes what a server is sent. `metadata` is JSON text.
+    /// Writes what a server is sent. `metadata` is JSON text; `via` are the relays that were passed, for a link.
     static func encode(
-        server: ServerID, port: UInt16, remoteAddress: String, metadata: String?, credit: Int, ticket: String
+        server: ServerID, port: UInt16, remoteAddress: String, metadata: String?, credit: Int, ticket: String,
+        via: [RelayID] = []
     ) -> [UInt8] {
         var json = Array(#"{"server":"#.utf8)
         server.write(into: &json)
         json.append(contentsOf: #","port":\#(port),"remoteAddress":"#.utf8)
         JSONString.write(remoteAddress, into: &json)
-        json.append(contentsOf: #","metadata":\#(metadata ?? "null"),"credit":\#(credit),"ticket":"\#(ticket)"}"#.utf8)
+        json.append(contentsOf: #","metadata":\#(metadata ?? "null"),"credit":\#(credit),"ticket":"\#(ticket)""#.utf8)
+        if !via.isEmpty {
+            json.append(contentsOf: #","via":"\#(via.map(\.description).joined(separator: ","))""#.utf8)
+        }
+        json.append(UInt8(ascii: "}"))
         return json
     }
 }
 
 private struct Members {
+    /// An IPv6 address with a zone is shorter.
+    private static let maximumAddressBytes = 64
     var server: ServerID?
     var port: Int64?
     var credit: Int64?
     var hasCredit = false
+    var remoteAddress: String?
+    var metadata: String?
+    var via: String?
 
     mutating func read(_ bytes: UnsafeRawBufferPointer) throws(JSONScanner.Problem) {
         var scanner = JSONScanner(bytes)
@@ -89,6 +107,12 @@ private struct Members {
         } else if key.equals("credit", in: bytes) {
             hasCredit = kind != .null
             credit = number
+        } else if key.equals("metadata", in: bytes) {
+            metadata = kind == .null ? nil : String(decoding: bytes[start..<scanner.position], as: UTF8.self)
+        } else if kind == .string, key.equals("remoteAddress", in: bytes) {
+            remoteAddress = String(decoding: text.decoded(in: bytes).prefix(Self.maximumAddressBytes), as: UTF8.self)
+        } else if kind == .string, key.equals("via", in: bytes) {
+            via = String(decoding: text.decoded(in: bytes), as: UTF8.self)
         }
     }
 }

@@ -30,6 +30,8 @@ package struct Configuration: Sendable, Equatable {
     package var listeners: [ListenerURL] = [
         ListenerURL(address: .internet(host: "127.0.0.1", port: 8087))
     ]
+    /// Relays that this one links itself to.
+    package var links: [LinkURL] = []
     /// Lua files, or directories whose `*.lua` files are meant, loaded at start.
     package var scripts: [String] = []
     package var stateDirectory: String = "./relayd-state"

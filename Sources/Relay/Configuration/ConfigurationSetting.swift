@@ -81,6 +81,16 @@ extension Configuration {
                 configuration.listeners = listeners
             }),
         ConfigurationSetting(
+            "links", isList: true, changesLive: false, range: LinkURL.range,
+            "Relays whose servers are reachable here, and this one's there (docs/links.md).",
+            values: { $0.links.map(\.description) },
+            isSame: { $0.links == $1.links },
+            take: { (texts, configuration) throws(ConfigurationError) in
+                configuration.links = try texts.map { (text) throws(ConfigurationError) in
+                    try LinkURL(parsing: text)
+                }
+            }),
+        ConfigurationSetting(
             "script", isList: true, changesLive: false, range: "Lua files, or directories of them",
             "Scripts loaded at start; `relayd push` changes them while the relay runs.",
             values: { $0.scripts },

@@ -22,7 +22,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// What may stand in the query.
-    static let items = "auth=TOKEN, bearer=scripts, livecode=1, proxy=v1|v2|any, server=NAME&port=N"
+    static let items = "auth=TOKEN, bearer=scripts, link=0, livecode=1, proxy=v1|v2|any, server=NAME&port=N"
 
     /// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of them a NUL.
     static let longestUnixPath = 107
@@ -41,6 +41,8 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
     /// Whether a bearer token that is no credential of this relay's is let through, for the scripts to judge
     /// (`bearer=scripts`). Else it is answered with 401.
     package let leavesBearerToScripts: Bool
+    /// Whether the token lets relays link themselves (docs/links.md).
+    package private(set) var takesLinks = true
 
     package init(
         address: Address, isSecure: Bool = false, token: String? = nil, livecode: Bool = false,
@@ -98,6 +100,11 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
                     throw ConfigurationError("listener \(place): bearer must be scripts, not \"\(value)\".")
                 }
                 leavesBearerToScripts = true
+            case "link":
+                guard value == "1" || value == "0" else {
+                    throw ConfigurationError("listener \(place): link must be 1 or 0, not \"\(value)\".")
+                }
+                takesLinks = value == "1"
             case "proxy":
                 guard proxyVersion == nil else { throw Self.twice("proxy", place) }
                 proxyVersion = ProxyHeader.Version(rawValue: value)
@@ -145,6 +152,7 @@ package struct ListenerURL: Hashable, Sendable, CustomStringConvertible {
         if let proxyVersion { items.append("proxy=\(proxyVersion.rawValue)") }
         if let service { items.append("server=\(service.server)&port=\(service.port)") }
         if leavesBearerToScripts { items.append("bearer=scripts") }
+        if !takesLinks { items.append("link=0") }
         return items.isEmpty ? location() : location() + "?" + items.joined(separator: "&")
     }
 }

@@ -15,6 +15,7 @@ final class EventLoop: @unchecked Sendable {
     let backend: Backend
     let table = ConnectionTable()
     let pool = ChunkPool()
+    var maskingKeys = MaskingKeys()
     /// Where TLS decrypts to: lent to one connection at a time, within one receive.
     let plaintext = UnsafeMutableRawBufferPointer.allocate(byteCount: EpollBackend.receiveBytes, alignment: 64)
 
@@ -303,6 +304,8 @@ final class EventLoop: @unchecked Sendable {
             joinChannel(id, ticket)
         case .close(let id, let code, let reason):
             closeRouted(id, code, reason)
+        case .dialled(let attempt):
+            dialled(attempt)
         case .addApp(let transfer):
             apps[transfer.app.name] = transfer.app
             transfer.app.attach(to: self)

@@ -18,6 +18,8 @@ enum LoopMessage: Sendable {
     case joinChannel(ConnectionID, ChannelTicket)
     /// Close a connection that is, or was, here.
     case close(ConnectionID, CloseCode, reason: String)
+    /// A link of the configuration was dialled, for an app whose home is this loop.
+    case dialled(DialAttempt)
     /// An app's home is this loop.
     case addApp(AppTransfer)
     /// The app of this name, if it still is the one with this serial.

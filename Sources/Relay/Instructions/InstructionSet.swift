@@ -84,7 +84,7 @@ package enum BuiltIn: String, CaseIterable, Sendable {
     case loadScript = "load script"
     case unloadScript = "unload script"
     case require
-    case modules, instructions, servers, connections, channels, apps
+    case modules, instructions, servers, connections, channels, apps, links
     case closeConnection = "close connection"
     case createApp = "create app"
     case removeApp = "remove app"

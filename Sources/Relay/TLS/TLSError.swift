@@ -53,7 +53,11 @@ package enum TLSFailure: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// OpenSSL's error queue of the calling thread.
-enum OpenSSLErrors {
+package enum OpenSSLErrors {
+    /// A thread may still use the library when the process exits, one that dials for example: nothing is freed then.
+    /// Before any other use of it.
+    package static func keepLibraryAtExit() { OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_ATEXIT), nil) }
+
     /// Empties the queue. Each operation starts with this: an old entry would be taken for its own.
     @inline(__always)
     static func clear() { ERR_clear_error() }

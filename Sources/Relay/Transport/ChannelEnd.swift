@@ -225,7 +225,7 @@ final class ChannelEnd {
     private var directRoom: Int {
         guard connection.lifecycle.isOpen else { return 0 }
         guard !isClean else { return isInsideMessage ? 0 : ChunkSize.large.bytes }
-        guard let channels = connection.channels, !channels.hasBacklog else { return 0 }
+        guard let channels = connection.channels, !channels.hasBacklog, !connection.isDialled else { return 0 }
         return channels.burst - connection.outbound.byteCount
     }
 
@@ -378,7 +378,7 @@ final class ChannelEnd {
 
     private func sendInOrder(_ type: ChannelFrameType, _ payload: [UInt8] = []) {
         guard !queue.isEmpty else { return connection.queueChannelFrame(type, number, payload) }
-        connection.queueBehindData(self, ChannelFrame.encode(type, number, payload))
+        connection.queueBehindData(self, ChannelFrame.encode(type, connection.wireNumber(number), payload))
     }
 
     // MARK: Credit for the other end

@@ -17,7 +17,8 @@ extension Connection {
     var identity: ConnectionIdentity {
         ConnectionIdentity(
             id: id, address: address, listener: listener, head: head, subprotocol: subprotocol, credential: credential,
-            isAdmin: isAdmin, tls: secure?.session.version, isClean: cleanEnd != nil)
+            isAdmin: isAdmin, tls: secure?.session.version, isClean: cleanEnd != nil,
+            isTrustedLink: isTrustedLink)
     }
 
     /// Messages on their way to the app may have so many bytes before this connection is read no further.
@@ -83,6 +84,8 @@ enum AppMessage: Sendable {
     case open(ChannelRequest)
     /// Of no connection: an HTTP request of a script has been answered.
     case answered(ScriptRequestID, OutboundResult)
+    /// The relay at the other end will go.
+    case linkDrains(ConnectionID)
 }
 
 /// What an app tells a connection that is elsewhere.

@@ -171,7 +171,9 @@ extension Connection {
         // The relay drains, or the app is removed.
         let concernsBoth = !isSaid && (code == .serviceRestart || code == .goingAway)
         for end in channels.all where end.phase != .over {
-            if !end.isServer {
+            if channels.isLink {
+                end.close(.serverGone, "the link between the relays is gone")
+            } else if !end.isServer {
                 end.close(code, reason)
             } else {
                 end.close(concernsBoth ? code : .serverGone, concernsBoth ? reason : "the server has left")

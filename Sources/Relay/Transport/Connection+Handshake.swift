@@ -124,6 +124,11 @@ extension Connection {
                     headers: [("WWW-Authenticate", "Bearer realm=\"relayd\"")])
             }
             subprotocol = choose(from: subprotocols, purpose)
+            // A token alone lets in; what it allows beyond that, it allows to links only.
+            isTrustedLink = isTrustedLink && subprotocol == .link
+            guard subprotocol != .link || isTrustedLink || isAdmin || credential != nil else {
+                return refuse(.unauthorized, "A link takes a credential, or a listener's token.")
+            }
             if case .server = purpose, subprotocol != .relay {
                 return refuse(.badRequest, "A server speaks the subprotocol relay.v1.")
             }
@@ -160,7 +165,10 @@ extension Connection {
         // Who listens for one server's clients lets them in; what they present is the server's to judge.
         if listener.service != nil, listener.authToken == nil { return true }
         guard let token = presentedToken(head, bearer) else { return listener.authToken == nil }
-        if let expected = listener.authToken, Digest.constantTimeEqual(token, expected) { return true }
+        if let expected = listener.authToken, Digest.constantTimeEqual(token, expected) {
+            isTrustedLink = listener.takesLinks
+            return true
+        }
         let shared = loop.shared
         switch verify(token, app: app) {
         case .accepted(let credential):
@@ -236,7 +244,9 @@ extension Connection {
 
     /// Sizes of messages are limited where the relay puts them together.
     func limitsChanged() {
-        reader.maximumMessageBytes = cleanEnd == nil ? loop.limits.messageBytes : 0
+        // What relays tell each other is bounded by what they tell (`LinkMessage`).
+        let least = subprotocol == .link ? 1 << 20 : 0
+        reader.maximumMessageBytes = cleanEnd == nil ? max(loop.limits.messageBytes, least) : 0
     }
 
     /// Sends the 101; false where it is too late for one.
@@ -244,7 +254,7 @@ extension Connection {
         guard let pendingUpgrade, lifecycle.admitted() else { return false }
         wasOpen = true
         limitsChanged()
-        if subprotocol == .relay { beginMultiplexing() }
+        if subprotocol == .relay || subprotocol == .link { beginMultiplexing() }
         isLivecode = listener.isLivecode || subprotocol == .livecode
         queueBytes(
             UpgradeResponse.encode(

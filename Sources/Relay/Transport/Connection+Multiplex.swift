@@ -4,7 +4,7 @@ internal import Glibc
 extension Connection {
     /// The connection carries channels from now on.
     func beginMultiplexing() {
-        channels = Multiplexer()
+        channels = Multiplexer(isDialled: isDialled, isLink: subprotocol == .link)
         // Binary messages are frames of channels: they stream, so only texts have a limit.
         reader.limitsBinary = false
         System.setUnsentLimit(handle.fileDescriptor, bytes: Int32(Multiplexer.leastBurst))
@@ -16,12 +16,12 @@ extension Connection {
     func readChannels(_ bytes: UnsafeMutableRawBufferPointer, _ channels: Multiplexer) {
         var offset = 0
         var key: UInt32 = 0
-        let mayMove = loop.limits.messagesPerSecond == 0
+        let mayMove = loop.limits.messagesPerSecond == 0 || channels.isLink
         while lifecycle.readsFrames {
             if mayMove, reader.isBetweenMessages, WebSocketReader.beginsSmallBinary(bytes, offset),
                 let number = WebSocketReader.channelNumber(bytes, offset)
             {
-                channels.end(ChannelNumber(number))?.moveSmallMessages(bytes, &offset)
+                channels.end(channels.translated(number))?.moveSmallMessages(bytes, &offset)
             }
             let event = reader.nextMasked(bytes, &offset, key: &key, checksText: true)
             switch event {
@@ -53,7 +53,10 @@ extension Connection {
                 if isLast { violated(.protocolError, "a channel frame is shorter than its head") }
                 return
             }
-            guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
+            // What comes through a link has been counted where it came from.
+            guard channels.isLink || rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else {
+                return exceededRate()
+            }
             beginFrame(channels)
             guard lifecycle.isOpen else { return }
         }
@@ -111,11 +114,17 @@ extension Connection {
     }
 
     private func gather(_ payload: UnsafeRawBufferPointer, isLast: Bool, _ channels: Multiplexer) {
-        guard let maximum = ChannelFrame.maximumPayload(of: channels.type) else {
+        let isDrain = channels.isLink && channels.type == .drain
+        guard let maximum = isDrain ? Self.maximumDrainBytes : ChannelFrame.maximumPayload(of: channels.type) else {
             return violated(.protocolError, "a channel frame has an unknown type")
         }
         guard assembly.count + payload.count <= maximum else {
             return violated(.protocolError, "a channel frame is too long for its type")
+        }
+        if isDrain {
+            // When it wants to be left is the other relay's to say: it will close. No more is opened there.
+            if isLast { ask(.linkDrains(id)) }
+            return
         }
         let frame: ChannelFrame?
         if isLast, assembly.count == 0 {
@@ -130,6 +139,8 @@ extension Connection {
         deliveredMessage = true  // An open can run a script.
         channelFrame(frame, channels.number, channels)
     }
+
+    private static let maximumDrainBytes = 1024
 
     private func channelFrame(_ frame: ChannelFrame, _ number: ChannelNumber, _ channels: Multiplexer) {
         switch frame {
@@ -179,9 +190,16 @@ extension Connection {
             channels.insert(end)
             let credit = open.credit ?? ChannelOpen.defaultCredit
             _ = end.window.grant(credit)
-            let request = ChannelRequest(
+            var request = ChannelRequest(
                 client: id, number: number, server: open.server, port: open.port,
                 credit: end.window.passOn(queued: 0, limit: end.limit))
+            if channels.isLink {
+                guard let via = RelayID.list(open.via ?? "") else {
+                    return violated(.protocolError, "an open has passed relays that cannot be")
+                }
+                request.origin = ChannelRequest.Origin(
+                    remoteAddress: open.remoteAddress ?? address.host, metadata: open.metadata, via: via)
+            }
             self.request(request)
         }
     }
@@ -215,7 +233,8 @@ extension Connection {
         let ticket = ChannelTicket(connection: id, number: number, secret: end.ticketSecret)
         let json = ChannelOpen.encode(
             server: opening.record.server, port: opening.record.port, remoteAddress: opening.record.remoteAddress,
-            metadata: opening.metadata, credit: opening.credit, ticket: ticket.text)
+            metadata: opening.metadata, credit: opening.credit, ticket: ticket.text,
+            via: channels.isLink ? opening.via : [])
         queueChannelFrame(.open, number, json)
         if client == nil { loop.tell(opening.client, .asked(at: end.address)) }
         channels.pruneOpenings()
@@ -263,10 +282,13 @@ extension Connection {
     /// Queues a frame that carries no data and waits for none.
     func queueChannelFrame(_ type: ChannelFrameType, _ number: ChannelNumber, _ payload: [UInt8] = []) {
         guard lifecycle.isOpen else { return }
-        ChannelFrame.encode(type, number, payload).withUnsafeBytes { queueFrame(.binary, $0) }
+        ChannelFrame.encode(type, wireNumber(number), payload).withUnsafeBytes { queueFrame(.binary, $0) }
         // Who makes the relay answer and does not read the answers is read no further.
         if queuedControlBytes > loop.limits.outboundHighBytes { wait(for: self) }
     }
+
+    /// A channel's number as it stands in frames.
+    func wireNumber(_ number: ChannelNumber) -> ChannelNumber { channels?.translated(number.rawValue) ?? number }
 
     /// What waits in front of all channels.
     private var queuedControlBytes: Int { outbound.byteCount }
@@ -290,9 +312,9 @@ extension Connection {
             return queueInTurn(end, payload, key: key, isText: isText, more: more, channels)
         }
         let type = ChannelFrameType.data(isText: isText, more: more)
-        let head = FrameEncoder.headerLength(payloadLength: length, isMasked: false) &+ ChannelFrame.headLength
+        let head = FrameEncoder.headerLength(payloadLength: length, isMasked: isDialled) &+ ChannelFrame.headLength
         let room = outbound.reserve(head &+ payload.count, atLeast: head, from: loop.pool)
-        Self.writeDataHead(type, end.number, payloadLength: length, into: room)
+        let key = key ^ writeDataHead(type, end.number, payloadLength: length, into: room, channels)
         let first = min(payload.count, room.count &- head)
         Masking.copy(
             UnsafeRawBufferPointer(rebasing: payload[..<first]),
@@ -305,15 +327,21 @@ extension Connection {
         setDirty()
     }
 
+    /// Writes both heads, and returns the key that masks what follows them.
     @inline(__always)
-    private static func writeDataHead(
-        _ type: ChannelFrameType, _ number: ChannelNumber, payloadLength: Int, into room: UnsafeMutableRawBufferPointer
-    ) {
+    private func writeDataHead(
+        _ type: ChannelFrameType, _ number: ChannelNumber, payloadLength: Int, into room: UnsafeMutableRawBufferPointer,
+        _ channels: Multiplexer
+    ) -> UInt32 {
         // SAFETY: `room` has been reserved for both heads.
         let base = room.baseAddress!
+        let mask = takeMask()
         let length = FrameEncoder.writeHeader(
-            isFinal: true, opcode: .binary, payloadLength: payloadLength, into: base)
-        ChannelFrame.writeHead(type, number, into: base + length)
+            isFinal: true, opcode: .binary, payloadLength: payloadLength, maskingKey: mask, into: base)
+        ChannelFrame.writeHead(type, channels.translated(number.rawValue), into: base + length)
+        guard let mask else { return 0 }
+        Masking.apply(mask, to: UnsafeMutableRawBufferPointer(start: base + length, count: ChannelFrame.headLength))
+        return Masking.rotated(mask, by: ChannelFrame.headLength)
     }
 
     /// Cuts what waits into frames that lie in one chunk each, so that chunks can take turns.
@@ -322,8 +350,8 @@ extension Connection {
         _ channels: Multiplexer
     ) {
         let before = end.queue.byteCount
-        // Two bytes and two of length: no chunk holds more than 64 KiB.
-        let head = 4 + ChannelFrame.headLength
+        // With two bytes of length: no chunk holds more than 64 KiB.
+        let head = FrameEncoder.headerLength(payloadLength: 0xFFFF, isMasked: isDialled) + ChannelFrame.headLength
         var rest = payload
         var key = key
         repeat {
@@ -331,12 +359,12 @@ extension Connection {
                 head + rest.count, atLeast: head + min(rest.count, 1024), growth: .medium, from: loop.pool)
             let count = min(rest.count, room.count - head)
             let length = count + ChannelFrame.headLength
-            let used = FrameEncoder.headerLength(payloadLength: length, isMasked: false) + ChannelFrame.headLength
+            let used = FrameEncoder.headerLength(payloadLength: length, isMasked: isDialled) + ChannelFrame.headLength
             let type = ChannelFrameType.data(isText: isText, more: more || count < rest.count)
-            Self.writeDataHead(type, end.number, payloadLength: length, into: room)
+            let mask = writeDataHead(type, end.number, payloadLength: length, into: room, channels)
             Masking.copy(
                 UnsafeRawBufferPointer(rebasing: rest[..<count]),
-                to: UnsafeMutableRawBufferPointer(rebasing: room[used..<(used + count)]), key: key)
+                to: UnsafeMutableRawBufferPointer(rebasing: room[used..<(used + count)]), key: key ^ mask)
             end.queue.commit(used + count)
             key = Masking.rotated(key, by: count)
             rest = UnsafeRawBufferPointer(rebasing: rest[count...])
@@ -349,13 +377,15 @@ extension Connection {
     func queueBehindData(_ end: ChannelEnd, _ frame: [UInt8]) {
         guard let channels, lifecycle.isOpen else { return }
         let before = end.queue.byteCount
-        let head = FrameEncoder.headerLength(payloadLength: frame.count, isMasked: false)
+        let head = FrameEncoder.headerLength(payloadLength: frame.count, isMasked: isDialled)
+        let mask = takeMask()
         let room = end.queue.reserve(
             head + frame.count, atLeast: head + frame.count, growth: .medium, from: loop.pool)
         // SAFETY: the room is for the whole frame, which is shorter than a small chunk.
         _ = FrameEncoder.writeHeader(
-            isFinal: true, opcode: .binary, payloadLength: frame.count, into: room.baseAddress!)
-        frame.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: room[head...]).copyMemory(from: $0) }
+            isFinal: true, opcode: .binary, payloadLength: frame.count, maskingKey: mask, into: room.baseAddress!)
+        let rest = UnsafeMutableRawBufferPointer(rebasing: room[head..<(head + frame.count)])
+        frame.withUnsafeBytes { Masking.copy($0, to: rest, key: mask ?? 0) }
         end.queue.commit(head + frame.count)
         channels.queued(end.queue.byteCount - before, of: end)
         setDirty()

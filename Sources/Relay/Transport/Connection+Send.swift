@@ -19,21 +19,26 @@ extension Connection {
         return true
     }
 
-    /// Queues a frame, header and payload; a server's frames are not masked.
+    /// Queues a frame, header and payload, which is masked with `key`.
     @inline(__always)
     func queueFrame(
         _ opcode: Opcode, _ payload: UnsafeRawBufferPointer, isFinal: Bool = true, key: UInt32 = 0
     ) {
+        let mask = takeMask()
         withUnsafeTemporaryAllocation(byteCount: 14, alignment: 8) { header in
             // SAFETY: the allocation has the 14 bytes that a header can take.
             let length = FrameEncoder.writeHeader(
-                isFinal: isFinal, opcode: opcode, payloadLength: payload.count, maskingKey: nil,
+                isFinal: isFinal, opcode: opcode, payloadLength: payload.count, maskingKey: mask,
                 into: header.baseAddress!)
             outbound.append(UnsafeRawBufferPointer(rebasing: header[..<length]), from: loop.pool)
         }
-        outbound.append(payload, key: key, from: loop.pool)
+        outbound.append(payload, key: key ^ (mask ?? 0), from: loop.pool)
         setDirty()
     }
+
+    /// The key for the next frame; nil where frames are not masked.
+    @inline(__always)
+    func takeMask() -> UInt32? { isDialled ? loop.maskingKeys.take() : nil }
 
     func queueClose(_ code: CloseCode, _ reason: String) {
         let payload = FrameEncoder.closePayload(code, reason: reason)

@@ -29,6 +29,8 @@ final class Connection {
     /// Where it is going, while it is on the way.
     var destination: Int?
     let secure: SecureLayer?
+    /// It was dialled: frames out are masked, those in are not (RFC 6455 §5.1).
+    let isDialled: Bool
     /// Set for good by `relay.pipe`.
     var pipe: PipeEnd?
     /// Of a multiplexed connection.
@@ -42,7 +44,7 @@ final class Connection {
     /// Those that wait for this one's output to drain.
     var waiters: Set<ConnectionID> = []
     var deadlines: Deadlines
-    var reader = WebSocketReader(role: .server)
+    var reader: WebSocketReader
     var app: App?
 
     // From here on what a message touches now and then, or never.
@@ -71,6 +73,8 @@ final class Connection {
     /// The 101 was sent: scripts have met it, and are told when it goes.
     var wasOpen = false
     var isLivecode = false
+    /// A link that may lead to any server and tell of any: this relay has dialled it, or it presents a listener's token.
+    var isTrustedLink = false
     private var isResuming = false
     /// The peer's end of stream came while messages before it were still unread.
     var hasEnded = false
@@ -81,9 +85,10 @@ final class Connection {
     var closeCode = CloseCode.abnormalClosure
     var closeReason = ""
 
+    /// `dialled` is the other end of a link that has answered the handshake already.
     init(
         fileDescriptor: Int32, address: SocketAddress, listener: ListenerSettings, loop: EventLoop, isCounted: Bool,
-        isAddressCounted: Bool
+        isAddressCounted: Bool, dialled: DialledSocket? = nil
     ) {
         self.address = address
         self.listener = listener
@@ -91,11 +96,14 @@ final class Connection {
         self.isCounted = isCounted
         self.isAddressCounted = isAddressCounted
         handle = IOHandle(fileDescriptor: fileDescriptor, token: IOToken(rawValue: 0))
-        let session = listener.makeSession()
+        isDialled = dialled != nil
+        reader = WebSocketReader(role: isDialled ? .client : .server)
+        let session = isDialled ? dialled?.session : listener.makeSession()
         secure = session.map { SecureLayer($0) }
-        lifecycle = Lifecycle(isSecure: session != nil, isBehindProxy: listener.proxyVersion != nil)
+        let isBehindProxy = listener.proxyVersion != nil
+        lifecycle = isDialled ? .dialled : Lifecycle(isSecure: session != nil, isBehindProxy: isBehindProxy)
         deadlines = Deadlines(acceptedAt: loop.now, limits: loop.limits)
-        isInHandshake = session != nil
+        isInHandshake = session != nil && !isDialled
         if isInHandshake { loop.handshakeBegan() }
     }
 

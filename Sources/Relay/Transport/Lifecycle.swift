@@ -32,6 +32,11 @@ struct Lifecycle {
         state = isBehindProxy ? .readingProxyHeader : isSecure ? .securing : .readingHead
     }
 
+    private init(_ state: State) { self.state = state }
+
+    /// A connection that this relay has made: its handshakes are done.
+    static var dialled: Lifecycle { Lifecycle(.open) }
+
     // MARK: What may happen now
 
     var isReadingProxyHeader: Bool { if case .readingProxyHeader = state { true } else { false } }

@@ -12,6 +12,8 @@ final class ListenerSettings: Sendable {
     let proxyVersion: ProxyHeader.Version?
     let service: ListenerURL.Service?
     let leavesBearerToScripts: Bool
+    /// Whether its token lets relays link themselves.
+    let takesLinks: Bool
     /// Whoever may open the Unix socket may do everything: its file is readable by the relay's user only.
     let isAdmin: Bool
     private let tls: TLSHolder?
@@ -25,9 +27,17 @@ final class ListenerSettings: Sendable {
         proxyVersion = listener.proxyVersion
         service = listener.service
         leavesBearerToScripts = listener.leavesBearerToScripts
+        takesLinks = listener.takesLinks
         // Through a proxy comes whoever the proxy lets in.
         self.isAdmin = isAdmin && listener.proxyVersion == nil
         self.tls = tls.map { TLSHolder($0) }
+    }
+
+    /// Stands for the listener of a link that this relay has dialled.
+    init(dialled url: String) {
+        self.url = url
+        (port, authToken, isLivecode, proxyVersion, service, takesLinks) = (0, nil, false, nil, nil, false)
+        (isAdmin, tls) = (false, nil)
     }
 
     private let problems = Mutex<[ProxyHeader.Problem: Int]>([:])

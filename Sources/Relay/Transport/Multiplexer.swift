@@ -6,6 +6,21 @@
 /// chunk, and a channel that had nothing waiting goes before those that had (as in RFC 8290 §4.2): a small message
 /// waits for a burst and not for the bulk of its neighbours.
 final class Multiplexer {
+    /// The other end is a relay, which opens channels as clients do and is asked as servers are.
+    let isLink: Bool
+    /// Whoever dials has the odd numbers on the wire, and here whoever is the relay has the even ones: so a dialler
+    /// changes the last bit.
+    private let flip: UInt32
+
+    init(isDialled: Bool, isLink: Bool) {
+        self.isLink = isLink
+        flip = isDialled ? 1 : 0
+    }
+
+    /// From a number on the wire to that of a channel here, or back. 0 is the connection itself; 1 is never given.
+    @inline(__always)
+    func translated(_ number: UInt32) -> ChannelNumber { ChannelNumber(number > 1 ? number ^ flip : number) }
+
     // What is being read.
 
     enum Reading {
@@ -90,7 +105,7 @@ final class Multiplexer {
         type = ChannelFrameType(rawValue: payload[0] ^ UInt8(truncatingIfNeeded: mask))
         key = Masking.rotated(key, by: 1)
         let masked = payload.loadUnaligned(fromByteOffset: 1, as: UInt32.self)
-        number = ChannelNumber(UInt32(bigEndian: masked ^ key))
+        number = translated(UInt32(bigEndian: masked ^ key))
         payload = UnsafeMutableRawBufferPointer(rebasing: payload[ChannelFrame.headLength...])
         return true
     }
@@ -104,7 +119,7 @@ final class Multiplexer {
             payload = UnsafeMutableRawBufferPointer(rebasing: payload.dropFirst())
         }
         type = ChannelFrameType(rawValue: UInt8(truncatingIfNeeded: head.0 >> 32))
-        number = ChannelNumber(UInt32(truncatingIfNeeded: head.0))
+        number = translated(UInt32(truncatingIfNeeded: head.0))
         head = (0, 0)
         return true
     }

@@ -23,9 +23,12 @@ final class SocketStream {
 
     init(fileDescriptor: Int32) { self.fileDescriptor = fileDescriptor }
 
+    /// The descriptor is somebody else's to close.
+    var isSurrendered = false
+
     deinit {
         ciphertext.deallocate()
-        close(fileDescriptor)
+        if !isSurrendered { close(fileDescriptor) }
     }
 
     /// Waits until the socket is ready for `events` (or broken, which the next call reports); false at the deadline.

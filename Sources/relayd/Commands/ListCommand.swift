@@ -3,7 +3,7 @@ import RelayClient
 
 struct ListCommand: ParsableCommand {
     enum Kind: String, CaseIterable, ExpressibleByArgument {
-        case instructions, servers, connections, channels, apps, modules
+        case instructions, servers, connections, channels, apps, modules, links
 
         /// What a table shows: heading, and the member of each object.
         var columns: [(heading: String, member: String)] {
@@ -14,7 +14,7 @@ struct ListCommand: ParsableCommand {
                     ("GENERATION", "generation"), ("SCRIPT", "script"), ("SUMMARY", "summary"),
                 ]
             case .servers:
-                [("SERVER", "server"), ("CONNECTION", "connection"), ("ADDRESS", "remoteAddress")]
+                [("SERVER", "server"), ("CONNECTION", "connection"), ("ADDRESS", "remoteAddress"), ("COST", "cost")]
             case .connections:
                 [
                     ("CONNECTION", "connection"), ("ADDRESS", "remoteAddress"), ("PORT", "remotePort"),
@@ -27,6 +27,11 @@ struct ListCommand: ParsableCommand {
                     ("ADDRESS", "remoteAddress"),
                 ]
             case .apps: [("APP", "app"), ("LOOP", "loop")]
+            case .links:
+                [
+                    ("CONNECTION", "connection"), ("ADDRESS", "remoteAddress"), ("RELAY", "relay"), ("URL", "url"),
+                    ("COST", "cost"), ("SERVERS", "servers"), ("FAILURE", "failure"),
+                ]
             case .modules: [("MODULE", "module"), ("VERSION", "version")]
             }
         }
@@ -34,7 +39,7 @@ struct ListCommand: ParsableCommand {
 
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List what the relay has: instructions, servers, connections, channels, apps or modules.")
+        abstract: "List what the relay has: instructions, servers, connections, channels, apps, modules or links.")
 
     @OptionGroup var client: ClientOptions
     @Argument(help: "What to list.") var kind: Kind

@@ -32,6 +32,13 @@ struct ServeCommand: ParsableCommand {
     var listen: [String] = []
 
     @Option(
+        help: ArgumentHelp(
+            "A relay to link with, so that the servers of either are reachable from both, as in "
+                + "wss://relay.example?auth=TOKEN; credential=SECRET, cost=N and ca=FILE may follow. Repeatable. Also "
+                + "links: in the configuration file.", valueName: "url"))
+    var connect: [String] = []
+
+    @Option(
         help: ArgumentHelp("A Lua file to load at start, or a directory of them. Repeatable.", valueName: "path"))
     var script: [String] = []
 
@@ -104,7 +111,7 @@ struct ServeCommand: ParsableCommand {
     /// The flags as settings; those that were not given are left out.
     private var flags: [(name: String, texts: [String])] {
         let lists = [
-            ("listen", listen), ("script", script), ("http.allow", httpAllow), ("settings", set),
+            ("listen", listen), ("links", connect), ("script", script), ("http.allow", httpAllow), ("settings", set),
             ("allowedOrigins", allowedOrigin), ("trustedProxies", trustedProxies),
         ]
         let values = [
@@ -140,6 +147,7 @@ struct ServeCommand: ParsableCommand {
         }
         // Writing to a peer that is gone, or to a closed pipe, is an error to handle, not a reason to die.
         signal(SIGPIPE, SIG_IGN)
+        OpenSSLErrors.keepLibraryAtExit()
         let writer = LogWriter(level: configuration.logLevel, format: configuration.logFormat)
         let code = try serve(configuration, loader, writer)
         writer.stop()
@@ -159,7 +167,8 @@ struct ServeCommand: ParsableCommand {
             let daemon = try Daemon(
                 configuration: configuration, credentials: credentials, logger: logger, files: StaticFile.embedded,
                 outbound: try OutboundClient(
-                    allowed: configuration.httpAllowList, certificateFile: configuration.httpCertificateAuthorities)
+                    allowed: configuration.httpAllowList, certificateFile: configuration.httpCertificateAuthorities),
+                dial: LinkDial.dial
             ) { (host, budgets) throws(ScriptFailure) in
                 try LuaEngine(host: host, budgets: budgets)
             }
