@@ -5,6 +5,7 @@
 //   [RL_UNIT_CHUNK] the compiled text: its one upvalue is the _ENV of all its functions
 //   [RL_UNIT_ENTRIES] registrations, RL_ENTRY_SIZE slots each
 //   [RL_UNIT_MODULE], [RL_UNIT_VALUE] a module's name and what it returned
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,8 @@ enum {
     RL_ENTRY_FUNCTION,
     RL_ENTRY_SIZE = 5,
 };
+
+#define RL_MAXIMUM_HINT_BYTES 200
 
 typedef struct stage_request {
     rl_unit_kind kind;
@@ -98,19 +101,33 @@ static void check_text_mayraise(lua_State *L, const char *name, const char *text
     if (strspn(text, " \t\r\n") >= count) rl_raise(L, rl_code_compile, "%s:1: the text is empty", name);
 }
 
-/// What a body written in JavaScript is told, "" for others.
-static const char *javascript_hint(const char *body, size_t count) {
+/// What a body written in JavaScript is told: the head of its function as Lua has it, with the connection, which is
+/// `this` there, in front of the parameters. Nothing for others.   Stack: … → … hint
+static void push_javascript_hint_mayraise(lua_State *L, const char *body, size_t count) {
     const char *end = body + count;
     for (const char *at = body; (at = memchr(at, ')', (size_t)(end - at))) != NULL;) {
-        at++;
-        while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) at++;
+        const char *close = at++;
+        while (at < end && strchr(" \n\r\t", *at) != NULL) at++;
         bool isBrace = at < end && *at == '{';
         bool isArrow = end - at >= 2 && at[0] == '=' && at[1] == '>';
-        if (isBrace || isArrow) {
-            return " (this looks like JavaScript; in Lua a function is written function(conn, a, b) ... end)";
+        if (!isBrace && !isArrow) continue;
+        // Names and commas only: what is no plain list of parameters (defaults, patterns) is left out.
+        const char *open = close;
+        while (open > body && (isalnum((unsigned char)open[-1]) || strchr("_$, \n\r\t", open[-1]) != NULL)) open--;
+        bool isList = open > body && open[-1] == '(' && close - open <= RL_MAXIMUM_HINT_BYTES;
+        while (isList && open < close && strchr(" \n\r\t", *open) != NULL) open++;
+        while (isList && close > open && strchr(" \n\r\t", close[-1]) != NULL) close--;
+        lua_pushliteral(L, " (this looks like JavaScript; in Lua this function is written function(conn");
+        if (isList && open < close) {
+            lua_pushliteral(L, ", ");
+            lua_pushlstring(L, open, (size_t)(close - open));
+            lua_concat(L, 3);
         }
+        lua_pushliteral(L, ") ... end)");
+        lua_concat(L, 2);
+        return;
     }
-    return "";
+    lua_pushliteral(L, "");
 }
 
 /// Stack: unit → unit chunk
@@ -139,7 +156,7 @@ static void compile_mayraise(lua_State *L, const stage_request *request) {
         if (status == LUA_ERRSYNTAX) {
             rl_engine_of(L)->raising = rl_code_compile;
             if (request->kind == rl_unit_instruction) {
-                lua_pushstring(L, javascript_hint(text, count));
+                push_javascript_hint_mayraise(L, text, count);
                 lua_concat(L, 2);
             }
         }
