@@ -294,6 +294,7 @@ void rl_add_control_mayraise(lua_State *L);
 void rl_add_relay_mayraise(lua_State *L);
 /// Stack: … relay → … relay
 void rl_add_registry_mayraise(lua_State *L);
+void rl_add_dial_mayraise(lua_State *L);
 void rl_add_timers_mayraise(lua_State *L);
 void rl_add_http_mayraise(lua_State *L);
 

@@ -226,6 +226,7 @@ void rl_add_relay_mayraise(lua_State *L) {
     rl_engine *e = rl_engine_of(L);
     luaL_newlib(L, functions);  // Stack: … libs relay
     rl_add_registry_mayraise(L);
+    rl_add_dial_mayraise(L);
     rl_add_timers_mayraise(L);
     rl_add_http_mayraise(L);
     lua_pushinteger(L, 0);

@@ -294,7 +294,8 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
             _ = ccurl_set_size(easy, CURLOPT_POSTFIELDSIZE_LARGE, body.count)
             body.withUnsafeBytes { bytes in
                 let start = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
-                _ = start == nil
+                _ =
+                    start == nil
                     ? ccurl_set_text(easy, CURLOPT_COPYPOSTFIELDS, "")
                     : ccurl_set_text(easy, CURLOPT_COPYPOSTFIELDS, start)
             }

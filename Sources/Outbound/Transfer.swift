@@ -59,7 +59,8 @@ final class Transfer {
         headerBytes += line.count
         guard headerBytes <= Self.maximumHeaderBytes, headers.count < Self.maximumHeaders else {
             failure = OutboundFailure(
-                .limit, "The answer's headers are more than \(Self.maximumHeaders) or \(Self.maximumHeaderBytes) bytes.")
+                .limit, "The answer's headers are more than \(Self.maximumHeaders) or \(Self.maximumHeaderBytes) bytes."
+            )
             return false
         }
         let text = String(decoding: line, as: UTF8.self)

@@ -9,7 +9,7 @@ extension LuaEngine {
         rl_host(
             context: nil, send: send, close: close, is_open: isOpen, facts: facts, install: install,
             uninstall: uninstall, server: server, pipe: pipe, connect: connect, may: may, hold: hold,
-            take_messages: takeMessages, http: http, schedule: schedule, cancel: cancel,
+            take_messages: takeMessages, http: http, dial: dial, schedule: schedule, cancel: cancel,
             unattended_failure: unattendedFailure, log: log,
             wall_clock: { context in withHost(context) { $0.wallClockSeconds() } },
             monotonic: { context in withHost(context) { $0.monotonicSeconds() } },
@@ -163,6 +163,28 @@ private func http(
         append(failure.code.rawValue, to: refusal)
         append(failure.message, to: refusal)
         return false
+    }
+}
+
+private func dial(
+    _ context: Context, _ server: UnsafePointer<rl_server>, _ port: UInt16, _ functions: UnsafePointer<Int32>,
+    _ metadata: rl_bytes, _ code: OpaquePointer
+) -> UInt64 {
+    func callback(_ index: Int) -> FunctionReference? {
+        functions[index] > 0 ? FunctionReference(rawValue: functions[index]) : nil
+    }
+    let result = withHost(context) {
+        $0.dial(
+            server: ServerID(server.pointee), port: port,
+            callbacks: DialCallbacks(open: callback(0), message: callback(1), close: callback(2)),
+            metadata: metadata.buffer.map { String(decoding: $0, as: UTF8.self) })
+    }
+    switch result {
+    case .channel(let id):
+        return id.rawValue
+    case .refused(let refusal):
+        append(refusal.rawValue, to: code)
+        return 0
     }
 }
 

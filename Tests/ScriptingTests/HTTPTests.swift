@@ -50,7 +50,8 @@ import Testing
         "{ url = 'a', headers = { x = 'a\\nb' } }", "{ url = 'a', headers = { ['x\\r\\ny'] = 'a' } }",
         "{ url = 'a', headers = { ['x:'] = 'a' } }", "{ url = 'a', headers = { [''] = 'a' } }",
         "{ url = 'a', headers = { Host = 'a' } }", "{ url = 'a', headers = { ['Content-Length'] = '1' } }",
-        "{ url = 'a', headers = { ['transfer-encoding'] = 'chunked' } }", "{ url = 'a', headers = { x = ('x'):rep(16384) } }",
+        "{ url = 'a', headers = { ['transfer-encoding'] = 'chunked' } }",
+        "{ url = 'a', headers = { x = ('x'):rep(16384) } }",
         "{ url = 'a', timeout = 0 }", "{ url = 'a', timeout = 0/0 }", "{ url = 'a', timeout = '1' }",
         "{ url = 'a', redirects = 6 }", "{ url = 'a', redirects = -1 }", "{ url = 'a', header = {} }", "{ 'a' }",
     ])
@@ -62,7 +63,8 @@ import Testing
 
     @Test func `headers are counted`() throws {
         let bench = try Bench()
-        let make = "local h = {} for i = 1, %d do h['x' .. i] = '' end return (select(2, relay.http { url = 'a', headers = h }))"
+        let make =
+            "local h = {} for i = 1, %d do h['x' .. i] = '' end return (select(2, relay.http { url = 'a', headers = h }))"
         #expect(bench.eval(make.replacing("%d", with: "65")).json == #""bad_parameters""#)
         #expect(bench.eval(make.replacing("%d", with: "64")) == .suspended)
     }
@@ -126,7 +128,8 @@ import Testing
 
     @Test func `a connection is paused and resumed`() throws {
         let bench = try Bench()
-        try bench.add("f", "function(conn) return { conn:pause(), conn:resume(), conn:pause(), conn:takeMessages() } end")
+        try bench.add(
+            "f", "function(conn) return { conn:pause(), conn:resume(), conn:pause(), conn:takeMessages() } end")
         #expect(bench.call("f").json == "[true,true,true,true]")
         #expect(bench.host.held == [1])
     }

@@ -20,7 +20,8 @@ enum Ending: Equatable {
             case .connect(let decision): .connect(decision)
             case .response(let status, let fields, let body):
                 .response(
-                    status, fields: String(decoding: fields, as: UTF8.self), body: String(decoding: body, as: UTF8.self))
+                    status, fields: String(decoding: fields, as: UTF8.self), body: String(decoding: body, as: UTF8.self)
+                )
             case .suspended: .suspended
             case .failed(let failure): .failed(failure)
             }
@@ -61,6 +62,8 @@ final class RecordingHost: EngineHost {
     var refusesPipe: ErrorCode?
     var channels: [String] = []
     var connectResult = ConnectResult.channel(2)
+    var dialled: [(callbacks: DialCallbacks, target: String)] = []
+    var dialResult = DialResult.channel(ConnectionID(rawValue: 1_000))
     var offered: [ServerID: PortSet] = [:]
     var timers: [UInt64: Timer] = [:]
     var lastTimer: UInt64 = 0
@@ -121,6 +124,11 @@ final class RecordingHost: EngineHost {
     func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult {
         channels.append("\(connection) \(server) \(port) \(metadata ?? "-")")
         return connectResult
+    }
+
+    func dial(server: ServerID, port: UInt16, callbacks: DialCallbacks, metadata: String?) -> DialResult {
+        dialled.append((callbacks, "\(server) \(port) \(metadata ?? "-")"))
+        return dialResult
     }
 
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? {

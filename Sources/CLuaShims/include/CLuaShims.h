@@ -140,6 +140,11 @@ typedef struct rl_host {
     bool (*take_messages)(void *_Nullable context, uint64_t connection);
     /// False where the request is refused: code and message are appended to `refusal`. Else rl_answered follows.
     bool (*http)(void *_Nullable context, const rl_http_request *request, uint64_t *id, rl_list *refusal);
+    /// The channel's id; 0 where there is none, and the code why not is appended to `code`. `functions` are those for
+    /// open, message and close, not positive where there is none: the host's to release, unless there is no channel.
+    uint64_t (*dial)(
+        void *_Nullable context, const rl_server *server, uint16_t port, const int32_t *functions, rl_bytes metadata,
+        rl_list *code);
     /// False where the app has too many.
     bool (*schedule)(void *_Nullable context, double seconds, bool repeats, uint64_t *timer);
     void (*cancel)(void *_Nullable context, uint64_t timer);

@@ -9,6 +9,8 @@ enum PendingCall {
     case handshake(ConnectionID)
     /// A request waits for its answer.
     case request(ConnectionID, CallID)
+    /// A callback of a channel that a script has dialled.
+    case channel(ConnectionID)
     /// A client waits for its channel.
     case connect(ChannelRequest)
     /// An instruction; `id` is the request's, as JSON text, where there is one.
@@ -20,6 +22,7 @@ enum PendingCall {
         case .hook(let connection): connection
         case .handshake(let connection), .instruction(let connection, _, _), .request(let connection, _): connection
         case .connect(let request): request.client
+        case .channel: nil
         }
     }
 }
@@ -97,6 +100,9 @@ extension App {
         switch waiting {
         case .hook:
             if case .failed(let failure) = outcome { unattendedFailure(failure) }
+        case .channel(let id):
+            if case .failed(let failure) = outcome { unattendedFailure(failure) }
+            dialled[id]?.callEnded()
         case .handshake(let id):
             guard let connection = members[id]?.here else { return }
             finishHandshake(connection, outcome)

@@ -107,7 +107,7 @@ extension App {
 
     // MARK: Placing
 
-    struct Rejection {
+    struct Rejection: Error {
         let code: UInt16
         let reason: String
         let error: ErrorCode
@@ -121,25 +121,10 @@ extension App {
     private func connect(_ request: ChannelRequest, _ metadata: String?) -> Rejection? {
         guard let client = members[request.client] else { return nil }
         let via = request.origin?.via ?? []
-        // A server of this relay's own goes before all others.
-        let route = servers[request.server] == nil ? links.table.route(to: request.server, avoiding: via) : nil
-        if let refusal = links.refusal(of: route, via, metadata) { return refusal }
-        guard let holder = servers[request.server] ?? route?.link, let server = members[holder], server.isOpen else {
-            return .absent(request.server)
-        }
-        guard (route?.ports ?? servers.ports(of: request.server)).contains(request.port) else {
-            return Rejection(
-                code: ChannelReject.notFound,
-                reason: "The server '\(request.server)' offers no port \(request.port).", error: .notFound)
-        }
-        guard departures[holder]?.count ?? 0 < loop.limits.channelsPerConnection else {
-            return Rejection(
-                code: ChannelReject.limit, reason: "Too many wait for the server '\(request.server)'.", error: .limit)
-        }
-        guard server.identity.subprotocol == .relay || route != nil else {
-            return Rejection(
-                code: ChannelReject.badGateway, reason: "The server '\(request.server)' does not speak relay.v1.",
-                error: .conflict)
+        let server: Member
+        switch find(request.server, port: request.port, via, metadata) {
+        case .success(let found): server = found
+        case .failure(let rejection): return rejection
         }
         var credit = request.credit
         if request.number == .connection, let connection = client.here, connection.cleanEnd == nil {
@@ -148,18 +133,53 @@ extension App {
             credit = beginClean(connection)
         }
         place(client, server)
-        let record = ChannelRecord(
-            client: request.client, server: request.server, serverConnection: holder, port: request.port,
-            remoteAddress: request.origin?.remoteAddress ?? client.address.host, openedAt: loop.now,
-            load: shared.loops[server.loop].load)
-        channels.append(record)
+        let record = record(
+            client: request.client, request.server, server, port: request.port,
+            remoteAddress: request.origin?.remoteAddress ?? client.address.host)
         let address = ChannelAddress(loop: client.loop, connection: request.client, number: request.number)
         advance(
             .opening(
                 ChannelOpening(
-                    client: address, serverConnection: holder, credit: credit, metadata: metadata,
+                    client: address, serverConnection: server.id, credit: credit, metadata: metadata,
                     via: via + [links.table.own], record: record)))
         return nil
+    }
+
+    /// Where a channel to this port of a server goes: to the server, or to the link that leads there. `via` are the
+    /// relays that it has passed.
+    func find(
+        _ id: ServerID, port: UInt16, _ via: [RelayID] = [], _ metadata: String?
+    ) -> Result<Member, Rejection> {
+        func refused(_ code: UInt16, _ reason: String, _ error: ErrorCode) -> Result<Member, Rejection> {
+            .failure(Rejection(code: code, reason: reason, error: error))
+        }
+        // A server of this relay's own goes before all others.
+        let route = servers[id] == nil ? links.table.route(to: id, avoiding: via) : nil
+        if let refusal = links.refusal(of: route, via, metadata) { return .failure(refusal) }
+        guard let holder = servers[id] ?? route?.link, let server = members[holder], server.isOpen else {
+            return .failure(.absent(id))
+        }
+        guard (route?.ports ?? servers.ports(of: id)).contains(port) else {
+            return refused(ChannelReject.notFound, "The server '\(id)' offers no port \(port).", .notFound)
+        }
+        guard departures[holder]?.count ?? 0 < loop.limits.channelsPerConnection else {
+            return refused(ChannelReject.limit, "Too many wait for the server '\(id)'.", .limit)
+        }
+        guard server.identity.subprotocol == .relay || route != nil else {
+            return refused(ChannelReject.badGateway, "The server '\(id)' does not speak relay.v1.", .conflict)
+        }
+        return .success(server)
+    }
+
+    /// What is known of a channel from here on, wherever it is.
+    func record(
+        client: ConnectionID, _ id: ServerID, _ server: Member, port: UInt16, remoteAddress: String
+    ) -> ChannelRecord {
+        let record = ChannelRecord(
+            client: client, server: id, serverConnection: server.id, port: port, remoteAddress: remoteAddress,
+            openedAt: loop.now, load: shared.loops[server.loop].load)
+        channels.append(record)
+        return record
     }
 
     /// A clean connection is an end of its channel from here on. Returns what may be sent to it.
@@ -173,14 +193,14 @@ extension App {
     }
 
     /// A server has its place from its first channel on: the loop that carries the fewest. A client joins it there,
-    /// unless it has channels elsewhere already; these two talk from loop to loop.
-    private func place(_ client: Member, _ server: Member) {
+    /// unless it has channels elsewhere already; these two talk from loop to loop, as a script's end, which has no
+    /// connection, always does.
+    func place(_ client: Member?, _ server: Member) {
         if let connection = server.here, !connection.isPlaced {
-            let clients = client.here
-            let isBound = clients.map(\.isPlaced) ?? true
-            connection.move(to: isBound ? client.loop : leastLoadedLoop())
+            let isBound = client.map { $0.here?.isPlaced ?? true } ?? false
+            connection.move(to: isBound ? client?.loop ?? loop.index : leastLoadedLoop())
         }
-        if let connection = client.here, !connection.isPlaced { connection.move(to: server.loop) }
+        if let connection = client?.here, !connection.isPlaced { connection.move(to: server.loop) }
     }
 
     /// The home loop, unless another one has less to do.

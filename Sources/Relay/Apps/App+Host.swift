@@ -3,14 +3,15 @@ internal import Synchronization
 
 // What scripts can ask of the relay. Each of these only queues: no script is entered from here.
 extension App: EngineHost {
-    private static let lastTimer = Atomic<UInt64>(0)
+    static let lastTimer = Atomic<UInt64>(0)
     /// Timers that one app may have at a time: a script that makes them in a loop is stopped by this.
     private static let maximumTimers = 65_536
 
     // MARK: Connections
 
     package func send(_ bytes: UnsafeRawBufferPointer, isText: Bool, to id: ConnectionID) -> ScriptSendResult {
-        guard let target = members[id], target.isOpen, !target.isTaken else { return .dropped }
+        guard let target = members[id] else { return dialled[id]?.send(bytes, isText: isText) ?? .dropped }
+        guard target.isOpen, !target.isTaken else { return .dropped }
         let limits = loop.limits
         // Above the high watermark the source is paused, so this bound is reached only by what has no source to pause
         // (timers), or by one call's whole output.
@@ -23,18 +24,19 @@ extension App: EngineHost {
         target.flush()
         guard target.isOpen else { return .dropped }
         guard target.queuedBytes > limits.outboundHighBytes else { return .queued }
-        caller?.wait(for: target)
+        if let caller { caller.wait(for: target) } else { callingChannel?.wait(for: target) }
         return .backpressure
     }
 
     package func close(_ id: ConnectionID, code: UInt16, reason: String) -> Bool {
-        guard let connection = members[id], connection.isOpen else { return false }
+        guard let connection = members[id] else { return dialled[id]?.close(code, reason) ?? false }
+        guard connection.isOpen else { return false }
         connection.close(CloseCode(rawValue: code), reason: reason)
         return true
     }
 
     package func isOpen(_ id: ConnectionID) -> Bool {
-        members[id]?.isOpen ?? false
+        members[id]?.isOpen ?? dialled[id]?.isOpen ?? false
     }
 
     package func facts(of id: ConnectionID) -> ConnectionFacts? {
@@ -107,7 +109,7 @@ extension App: EngineHost {
 
     /// The loop's wheel has reached a script's timer.
     func timerFired(_ serial: UInt64) {
-        guard let entry = timers[serial] else { return }
+        guard let entry = timers[serial] else { return sweepScriptChannels(serial) }
         if let interval = entry.interval {
             timers[serial]?.timer = loop.schedule(script: serial, of: self, after: interval)
         } else {

@@ -28,6 +28,12 @@ package final class App {
     var departures: [ConnectionID: [ChannelWork]] = [:]
     let channels = ChannelList()
     var links = Links()
+    /// Channels whose client is a script here, until their close callbacks have run.
+    var dialled: [ConnectionID: ScriptChannel] = [:]
+    /// The one whose callback runs: the source that has to wait when a receiver is full.
+    var callingChannel: ScriptChannel?
+    /// The timer that looks for servers that take nothing, while something waits for one.
+    var channelSweep: (serial: UInt64, timer: TimerID)?
     /// Calls that have yielded, and whom they will answer.
     var pending: [CallID: PendingCall] = [:]
     /// The connection whose message is being handled: the source that has to wait when a receiver is full.
@@ -113,6 +119,7 @@ package final class App {
         for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
         timers = [:]
         shared.outbound?.cancelAll(app: serial)
+        abandonScriptChannels()
     }
 
     // MARK: Connections
@@ -155,6 +162,8 @@ package final class App {
             closed(id, code, reason)
         case .answered(let request, let result):
             answered(request, result)
+        case .channel(let id):
+            dialled[id]?.next()
         }
     }
 

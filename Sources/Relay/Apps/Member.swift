@@ -133,12 +133,16 @@ enum Member {
 
     /// It fills `target`, which has more queued than it should: it is read no further until that has drained.
     func wait(for target: Member) {
-        let isNew =
-            switch target {
-            case .here(let connection): !connection.lifecycle.isDead && connection.waiters.insert(id).inserted
-            case .away(let connection): connection.waiters.insert(id).inserted
-            }
-        if isNew, isOpen { beginWaiting() }
+        guard target.addWaiter(id), isOpen else { return }
+        beginWaiting()
+    }
+
+    /// Remembers who waits until its output has drained; false where it is known, or waits in vain.
+    func addWaiter(_ waiter: ConnectionID) -> Bool {
+        switch self {
+        case .here(let connection): !connection.lifecycle.isDead && connection.waiters.insert(waiter).inserted
+        case .away(let connection): connection.waiters.insert(waiter).inserted
+        }
     }
 
     /// It is read no further until `stopWaiting`.
@@ -243,7 +247,7 @@ final class AwayConnection {
     func releaseWaiters() {
         let released = waiters
         waiters = []
-        for id in released { app.members[id]?.stopWaiting() }
+        for id in released { app.stopWaiting(id) }
     }
 
     func close(_ code: CloseCode, reason: String) {

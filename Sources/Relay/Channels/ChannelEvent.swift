@@ -2,8 +2,12 @@
 struct ChannelAddress: Hashable, Sendable {
     let loop: Int
     let connection: ConnectionID
-    /// `.connection` (0) on a clean connection, which is an end as a whole.
+    /// `.connection` (0) on a clean connection, which is an end as a whole; `.script` where a script has dialled.
     let number: ChannelNumber
+
+    /// Whether whoever is on `loop` can call the end. A script's end is always told by mail: it must not be entered
+    /// while a script runs.
+    func isCallable(on loop: Int) -> Bool { self.loop == loop && number != .script }
 }
 
 /// What one end of a channel tells the other. On one loop it is a call, between loops a message.

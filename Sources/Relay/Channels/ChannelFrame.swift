@@ -4,6 +4,9 @@ package struct ChannelNumber: Hashable, Sendable, CustomStringConvertible {
     package init(_ rawValue: UInt32) { self.rawValue = rawValue }
     /// What concerns the connection as a whole: drain, ping, pong.
     package static var connection: ChannelNumber { ChannelNumber(0) }
+    /// In an address: the end is a script's (`relay.dial`), and the address's connection is its own id. No peer may use
+    /// an even number, and no connection gets this far.
+    static var script: ChannelNumber { ChannelNumber(.max - 1) }
     var isPeers: Bool { rawValue & 1 == 1 }
     /// Given by the app, for `relay.connect`; those of the relay's other channels are divisible by four, so that two
     /// loops can give numbers to one connection.

@@ -37,7 +37,8 @@ extension Configuration {
     /// What scripts get, and where they may reach.
     static let scriptSettings: [ConfigurationSetting] = [
         ConfigurationSetting(
-            "http.allow", isList: true, changesLive: false, range: "HOST[:PORT], *.DOMAIN[:PORT], an address or a range",
+            "http.allow", isList: true, changesLive: false,
+            range: "HOST[:PORT], *.DOMAIN[:PORT], an address or a range",
             "Where scripts may send HTTP requests (relay.http); empty refuses all. A name leads to public addresses only.",
             values: { $0.httpAllowList.entries.map(\.description) },
             take: { (texts, configuration) throws(ConfigurationError) in

@@ -9,9 +9,15 @@ extension EventLoop {
 
     /// Tells an end of a channel, wherever it is.
     func tell(_ address: ChannelAddress, _ event: ChannelEvent) {
-        guard address.loop == index else {
+        guard address.isCallable(on: index) else {
             return shared.loops[address.loop].mailbox.post(.channel(address, event))
         }
+        deliver(event, to: address)
+    }
+
+    /// Tells an end of this loop.
+    func deliver(_ event: ChannelEvent, to address: ChannelAddress) {
+        if address.number == .script, let channel = scriptChannels[address.connection] { return channel.receive(event) }
         if let end = channelEnd(address) { return end.receive(event) }
         switch event {
         case .asked(let server), .accept(_, let server, _):

@@ -30,6 +30,8 @@ final class EventLoop: @unchecked Sendable {
 
     /// The connections of this loop that are, or carry, ends of channels.
     var channelConnections: [ConnectionID: Connection] = [:]
+    /// The channels that scripts of this loop have dialled.
+    var scriptChannels: [ConnectionID: ScriptChannel] = [:]
     let load = LoopLoad()
 
     private var wheel = TimerWheel()
@@ -277,7 +279,7 @@ final class EventLoop: @unchecked Sendable {
             let message = mail[readCount]
             readCount += 1
             read(message)
-            guard case .app = message, System.monotonicMilliseconds() &- now > Self.mailMilliseconds else { continue }
+            guard message.entersScripts, System.monotonicMilliseconds() &- now > Self.mailMilliseconds else { continue }
             // What was read is let go, though not each time, since the rest has to move for it.
             guard readCount > mail.count / 2 else { return }
             mail.removeFirst(readCount)
@@ -297,7 +299,7 @@ final class EventLoop: @unchecked Sendable {
         case .app(let transfer, let message):
             transfer.app.receive(message)
         case .channel(let address, let event):
-            tell(address, event)
+            deliver(event, to: address)
         case .openChannel(let opening):
             openChannel(opening)
         case .joinChannel(let id, let ticket):

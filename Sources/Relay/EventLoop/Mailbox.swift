@@ -31,6 +31,15 @@ enum LoopMessage: Sendable {
     /// Accept nothing more and close what is open within the time given.
     case drain(milliseconds: UInt64)
     case stop
+
+    /// Reading it can run a script, for as long as a burst.
+    var entersScripts: Bool {
+        switch self {
+        case .app: true
+        case .channel(let address, _): address.number == .script
+        default: false
+        }
+    }
 }
 
 /// Where other threads leave messages for a loop: taken all at once, so that a batch costs one wake-up.

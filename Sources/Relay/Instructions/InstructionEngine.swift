@@ -229,6 +229,24 @@ package enum ConnectResult: Sendable, Equatable {
     case refused(ErrorCode)
 }
 
+/// What becomes of a channel that a script dials.
+package enum DialResult: Sendable, Equatable {
+    case channel(ConnectionID)
+    case refused(ErrorCode)
+}
+
+/// What a script wants to hear of a channel that it dials. The host releases them when the channel is over.
+package struct DialCallbacks: Sendable {
+    package var open: FunctionReference?
+    package var message: FunctionReference?
+    package var close: FunctionReference?
+    package init(open: FunctionReference?, message: FunctionReference?, close: FunctionReference?) {
+        self.open = open
+        self.message = message
+        self.close = close
+    }
+}
+
 /// Facts of a connection, as scripts read them.
 package struct ConnectionFacts {
     package var id: ConnectionID
@@ -297,6 +315,11 @@ package protocol EngineHost: AnyObject {
 
     /// Begins an HTTP request, whose answer `InstructionEngine.answered` brings.
     func request(_ request: OutboundRequest) -> Result<ScriptRequestID, OutboundFailure>
+
+    /// Opens a channel to a server's port whose client is the script. The id is a connection's to `send`, `close` and
+    /// `isOpen`, and the first argument of the callbacks, which are called as hooks of their names are, one at a time.
+    /// Where it is refused the callbacks stay the engine's.
+    func dial(server: ServerID, port: UInt16, callbacks: DialCallbacks, metadata: String?) -> DialResult
 
     /// Calls `timerFired` after `delay`, then again every `delay` where `repeats`. Nil where the app has too many.
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID?

@@ -86,6 +86,8 @@ enum AppMessage: Sendable {
     case answered(ScriptRequestID, OutboundResult)
     /// The relay at the other end will go.
     case linkDrains(ConnectionID)
+    /// What a channel that a script has dialled has received is the script's turn now.
+    case channel(ConnectionID)
 }
 
 /// What an app tells a connection that is elsewhere.

@@ -219,8 +219,9 @@ extension Connection {
             return loop.tell(opening.client, .reject(code: ChannelReject.limit, reason: reason))
         }
         let end = ChannelEnd(self, number, isServer: true)
-        let client = opening.client.loop == loop.index ? loop.channelEnd(opening.client) : nil
-        if opening.client.loop == loop.index {
+        let isCallable = opening.client.isCallable(on: loop.index)
+        let client = isCallable ? loop.channelEnd(opening.client) : nil
+        if isCallable {
             // Gone, or closed by its client, while the app decided.
             guard let client, client.phase == .opening else { return }
             client.meet(end, nil)

@@ -313,7 +313,7 @@ final class Connection {
             } else if let connection = loop.channelConnections[id] {
                 connection.stopWaiting()
             } else if !isAway {
-                app?.members[id]?.stopWaiting()
+                app?.stopWaiting(id)
             }
         }
     }

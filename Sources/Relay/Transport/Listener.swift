@@ -37,7 +37,7 @@ final class ListenerSettings: Sendable {
     init(dialled url: String) {
         self.url = url
         (port, authToken, isLivecode, proxyVersion, service, takesLinks) = (0, nil, false, nil, nil, false)
-        (isAdmin, tls) = (false, nil)
+        (leavesBearerToScripts, isAdmin, tls) = (false, false, nil)
     }
 
     private let problems = Mutex<[ProxyHeader.Problem: Int]>([:])

@@ -146,6 +146,9 @@ private final class AbsentRelay: EngineHost {
     func connect(_ connection: ConnectionID, server: ServerID, port: UInt16, metadata: String?) -> ConnectResult {
         .refused(.notFound)
     }
+    func dial(server: ServerID, port: UInt16, callbacks: DialCallbacks, metadata: String?) -> DialResult {
+        .refused(.notFound)
+    }
 
     func hold(_ connection: ConnectionID, _ isHeld: Bool) -> Bool { false }
     func takeMessages(of connection: ConnectionID) -> Bool { false }

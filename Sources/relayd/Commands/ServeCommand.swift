@@ -81,6 +81,8 @@ struct ServeCommand: ParsableCommand {
     @Option(help: ArgumentHelp("What every path begins with, as in /relay.", valueName: "path"))
     var basePath: String?
 
+    @Option(
+        help: ArgumentHelp(
             "Where scripts may send HTTP requests: HOST[:PORT], *.DOMAIN, an address or a range. Repeatable. Default: "
                 + "nowhere.", valueName: "host"))
     var httpAllow: [String] = []

@@ -106,11 +106,13 @@ import Testing
         return head.framing
     }
 
-    @Test(arguments: [
-        ("", .length(0)), ("Content-Length: 0", .length(0)), ("content-length:  17\t", .length(17)),
-        ("Content-Length: 007", .length(7)), ("Content-Length: 999999999999999999", .length(999_999_999_999_999_999)),
-        ("Transfer-Encoding: chunked", .chunked), ("transfer-encoding: CHUNKED ", .chunked),
-    ] as [(String, RequestFraming)])
+    @Test(
+        arguments: [
+            ("", .length(0)), ("Content-Length: 0", .length(0)), ("content-length:  17\t", .length(17)),
+            ("Content-Length: 007", .length(7)),
+            ("Content-Length: 999999999999999999", .length(999_999_999_999_999_999)),
+            ("Transfer-Encoding: chunked", .chunked), ("transfer-encoding: CHUNKED ", .chunked),
+        ] as [(String, RequestFraming)])
     func `a body is delimited by a length or by chunks`(fields: String, expected: RequestFraming) {
         #expect(framing(fields) == expected)
     }

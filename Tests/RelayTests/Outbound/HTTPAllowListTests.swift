@@ -20,20 +20,21 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("example.com", "example.com", 80, true), ("example.com", "EXAMPLE.com", 1, true),
-        ("Example.COM", "example.com", 1, true), ("example.com", "www.example.com", 80, false),
-        ("example.com", "notexample.com", 80, false), ("example.com", "example.com.evil", 80, false),
-        ("example.com", "example.com.", 80, false), ("example.com:443", "example.com", 443, true),
-        ("example.com:443", "example.com", 80, false), ("*.example.com", "a.example.com", 80, true),
-        ("*.example.com", "a.b.example.com", 80, true), ("*.example.com", "example.com", 80, false),
-        ("*.example.com", "badexample.com", 80, false), ("*.example.com:8080", "a.example.com", 80, false),
-        ("10.0.0.0/8", "10.1.2.3", 80, true), ("10.0.0.0/8", "11.1.2.3", 80, false),
-        ("10.0.0.0/8:8080", "10.1.2.3", 80, false), ("10.1.2.3:8080", "10.1.2.3", 8080, true),
-        ("::1", "::1", 80, true), ("[::1]:80", "::1", 80, true), ("[::1]:80", "::1", 81, false),
-        ("[2001:db8::]/32:80", "2001:db8::7", 80, true), ("127.0.0.1", "::ffff:127.0.0.1", 80, true),
-        ("10.0.0.0/8", "example.com", 80, false),
-    ] as [(String, String, UInt16, Bool)])
+    @Test(
+        arguments: [
+            ("example.com", "example.com", 80, true), ("example.com", "EXAMPLE.com", 1, true),
+            ("Example.COM", "example.com", 1, true), ("example.com", "www.example.com", 80, false),
+            ("example.com", "notexample.com", 80, false), ("example.com", "example.com.evil", 80, false),
+            ("example.com", "example.com.", 80, false), ("example.com:443", "example.com", 443, true),
+            ("example.com:443", "example.com", 80, false), ("*.example.com", "a.example.com", 80, true),
+            ("*.example.com", "a.b.example.com", 80, true), ("*.example.com", "example.com", 80, false),
+            ("*.example.com", "badexample.com", 80, false), ("*.example.com:8080", "a.example.com", 80, false),
+            ("10.0.0.0/8", "10.1.2.3", 80, true), ("10.0.0.0/8", "11.1.2.3", 80, false),
+            ("10.0.0.0/8:8080", "10.1.2.3", 80, false), ("10.1.2.3:8080", "10.1.2.3", 8080, true),
+            ("::1", "::1", 80, true), ("[::1]:80", "::1", 80, true), ("[::1]:80", "::1", 81, false),
+            ("[2001:db8::]/32:80", "2001:db8::7", 80, true), ("127.0.0.1", "::ffff:127.0.0.1", 80, true),
+            ("10.0.0.0/8", "example.com", 80, false),
+        ] as [(String, String, UInt16, Bool)])
     func `a host is listed or it is not`(entry: String, host: String, port: UInt16, isListed: Bool) throws {
         #expect((try list(entry).host(host, port: port) != nil) == isListed)
     }
@@ -101,7 +102,9 @@ import Testing
         #expect(!configuration.printed().contains("x=y"))
     }
 
-    @Test(arguments: ["", "a", "=1", "1a=2", "a-b=1", "app=x", "callTime=1", "a=" + String(repeating: "x", count: 4_097)])
+    @Test(arguments: [
+        "", "a", "=1", "1a=2", "a-b=1", "app=x", "callTime=1", "a=" + String(repeating: "x", count: 4_097),
+    ])
     func `what is no setting`(text: String) {
         var configuration = Configuration()
         #expect(throws: ConfigurationError.self) { try configuration.set("settings", to: [text], from: .flag) }

@@ -22,6 +22,9 @@ final class SilentHost: EngineHost {
     func request(_ request: OutboundRequest) -> Result<ScriptRequestID, OutboundFailure> {
         .failure(OutboundFailure(.unavailable, "there is no network"))
     }
+    func dial(server: ServerID, port: UInt16, callbacks: DialCallbacks, metadata: String?) -> DialResult {
+        .refused(.notFound)
+    }
     func schedule(after delay: Duration, repeats: Bool) -> ScriptTimerID? { nil }
     func cancel(_ timer: ScriptTimerID) {}
     func callFinished(_ id: CallID, _ outcome: CallOutcome) {}
