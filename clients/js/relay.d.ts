@@ -31,6 +31,9 @@ export interface RelayOptions extends ChannelOptions {
 export interface ListenOptions extends ChannelOptions {
     /** What is offered; all where this is left out. */
     ports?: Ports
+    /** The instruction that makes this connection the server, where a script decides who may be one; it gets the name,
+     * and `ports` where there are any. `listen` rejects where it fails, or closes the connection. */
+    through?: string
 }
 
 export interface ConnectOptions extends ChannelOptions {
@@ -92,8 +95,9 @@ export class Relay extends Link {
      * attempt fails; later ones are repeated. */
     static open(url: string | URL, options?: RelayOptions): Promise<Relay>
 
-    /** Connects to a port of a server. Rejects with a `RelayError` that says why not. */
-    connect(server: ServerID, port: number, options?: ConnectOptions): Promise<Channel>
+    /** Connects to a port of a server, 0 unless another is given. Rejects with a `RelayError` that says why not. */
+    connect(server: ServerID, port?: number, options?: ConnectOptions): Promise<Channel>
+    connect(server: ServerID, options: ConnectOptions): Promise<Channel>
 
     /** Becomes a server, over a connection of its own that registers again when it has been lost. `handler` gets each
      * channel. It is accepted when the handler returns, when its promise resolves, or when the channel is first sent to

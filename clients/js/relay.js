@@ -1121,14 +1121,35 @@ handlerProperties(Link, ['open', 'message', 'reconnecting', 'drain', 'close'])
 
 // MARK: What people hold
 
+let installed
+
 /** A server: the name that is registered, for as long as this is not closed. */
 export class Registration extends Link {
     #handler
+    #installed
 
-    constructor(endpoint, server, ports, options, handler) {
-        super(endpoint, `/s/${serverSegment(server)}${portsQuery(ports)}`, options, (channel) => this.#serve(channel))
+    constructor(endpoint, server, { ports, through, ...options }, handler) {
+        const path = through === undefined ? registrationPath(server, ports) : ''
+        super(endpoint, path, options, (channel) => this.#serve(channel))
         this.#handler = handler
         this.server = server
+        if (through === undefined) return
+        // Each connection anew. Whom the script refuses it closes, and the code says whether to come back.
+        this.addEventListener('open', () => {
+            this.#installed = this.invoke(through, ...(ports === undefined ? [server] : [server, portsText(ports)]))
+            this.#installed.catch(() => {})
+        })
+    }
+
+    static {
+        installed = async (registration) => {
+            try {
+                await registration.#installed
+            } catch (error) {
+                registration.close()
+                throw error
+            }
+        }
     }
 
     async #serve(channel) {
@@ -1167,7 +1188,8 @@ export class Relay extends Link {
         this.#options = options
     }
 
-    async connect(server, port, options = {}) {
+    async connect(server, port = 0, options = {}) {
+        if (port !== null && typeof port === 'object') return this.connect(server, 0, port)
         checkServer(server)
         if (!Number.isInteger(port) || port < 0 || port > 0xffff) throw new RangeError(`${port} is no port`)
         return wireOf(this).open(server, port, options)
@@ -1176,10 +1198,9 @@ export class Relay extends Link {
     async listen(server, options, handler) {
         if (typeof options === 'function') return this.listen(server, {}, options)
         if (typeof handler !== 'function') throw new TypeError('a server needs a function that takes its channels')
-        const { ports, ...others } = options
-        const all = { ...this.#options, ...others }
-        const registration = new Registration(this.#endpoint, server, ports, all, handler)
+        const registration = new Registration(this.#endpoint, server, { ...this.#options, ...options }, handler)
         await start(registration)
+        await installed(registration)
         this.#registrations.add(registration)
         registration.addEventListener('close', () => this.#registrations.delete(registration))
         if (this.readyState === CLOSED) registration.close()
@@ -1207,9 +1228,12 @@ function serverSegment(server) {
     return encodeURIComponent(server)
 }
 
-function portsQuery(ports) {
-    if (ports === undefined) return ''
+function registrationPath(server, ports) {
+    return `/s/${serverSegment(server)}${ports === undefined ? '' : `?ports=${portsText(ports)}`}`
+}
+
+function portsText(ports) {
     const text = [ports].flat().map((port) => Array.isArray(port) ? port.join('-') : port).join(',')
     if (!/^[\d,-]+$/.test(text)) throw new RangeError(`${JSON.stringify(ports)} are no ports`)
-    return `?ports=${text}`
+    return text
 }

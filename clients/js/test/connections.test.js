@@ -234,3 +234,13 @@ test('whatever comes, it is an event, an answer or the end, and never an excepti
         socket.closed(4007)
     }
 })
+
+test('the port is 0 unless another is given', async () => {
+    const { relay, socket } = await openRelay()
+    relay.connect('box').catch(() => {})
+    relay.connect('box', { credit: 7 }).catch(() => {})
+    relay.connect('box', 5, { credit: 8 }).catch(() => {})
+    await settled()
+    assert.deepEqual(
+        socket.sent().map(({ port, credit }) => [port, credit]), [[0, 262144], [0, 7], [5, 8]])
+})

@@ -208,3 +208,45 @@ test('who closes leaves the draining connection, too', async (t) => {
     relay.close()
     assert.deepEqual(sockets.map(({ closedWith }) => closedWith.code), [1000, 1000])
 })
+
+// Through an instruction
+
+test('a server through an instruction asks again on each connection', async (t) => {
+    const pass = controlTime(t)
+    const { relay, sockets } = await openRelay()
+    const listening = relay.listen('0', { through: 'listen', ports: [22, [80, 90]] }, () => {})
+    await settled()
+    const first = sockets[1].opened()
+    assert.equal(first.url, 'ws://relay.test/')
+    const [request] = first.sent()
+    assert.deepEqual([request.instruction, request.parameters], ['listen', ['0', '22,80-90']])
+    first.receive(JSON.stringify({ id: request.id, result: {} }))
+    const registration = await listening
+    first.closed(1006)
+    await pass(1000)
+    const second = sockets[2].opened()
+    await settled()
+    assert.deepEqual(second.sent().map(({ parameters }) => parameters), [['0', '22,80-90']])
+    second.closed(4409, 'taken')
+    await pass(2000)  // Whoever has the name may be its own old connection.
+    assert.equal(sockets.length, 4)
+    registration.close()
+    assert.equal(sockets[3].closedWith.code, 1000)
+})
+
+test('who may not be the server is told so, and does not come back', async (t) => {
+    const pass = controlTime(t)
+    for (const [happens, code] of [
+        [(socket) => socket.closed(4409, 'taken'), 4409],
+        [(socket, id) => socket.receive(JSON.stringify({ id, error: { code: 'forbidden', message: 'no' } })), 'forbidden'],
+    ]) {
+        const { relay, sockets } = await openRelay()
+        const listening = relay.listen('box', { through: 'listen' }, () => {})
+        await settled()
+        const socket = sockets[1].opened()
+        happens(socket, socket.sent()[0].id)
+        await assert.rejects(listening, { code })
+        await pass(1e6)
+        assert.equal(sockets.length, 2)
+    }
+})
