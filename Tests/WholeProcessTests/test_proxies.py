@@ -1,5 +1,5 @@
-"""Proxies in front of relays (docs/proxies.md): the files of contrib/ as they are, with real HAProxy, nginx and Caddy, TLS
-before two relays; and the configurations of the source documents."""
+"""Proxies in front of relays (docs/proxies.md): the files of contrib/ as they are, with real HAProxy, nginx and Caddy,
+TLS before two relays; and the configurations of the source documents."""
 
 import contextlib
 import json
@@ -223,7 +223,8 @@ def test_document_000_nginx_as_it_configures_it_before_a_listener_with_a_token(m
         listen=["ws://127.0.0.1:0?auth=1234"])
     with relay.connect("/?auth=1234") as client:
         client.request("add instruction", credential=relay.admin, named={
-            "instructionToAdd": "where", "body": "function(conn) return {'', conn.remoteAddress} end"})
+            "instructionToAdd": "where",
+            "body": "function(conn) return {'', conn.remoteAddress, conn.headers['x-forwarded-proto'], conn.tls} end"})
     plain, secure = free_port(), free_port()
     text = substituted(block("nginx"), {
         "listen 443": f"listen 127.0.0.1:{secure}", "listen 80": f"listen 127.0.0.1:{plain}",
@@ -233,7 +234,7 @@ def test_document_000_nginx_as_it_configures_it_before_a_listener_with_a_token(m
         with through(front, "127.0.0.77", pair.certificate, path="/?auth=1234") as raw:
             raw.send(frame(TEXT, "hello"))
             assert raw.read_message() == "hello"
-            assert where(raw)[1] == "127.0.0.77"
+            assert where(raw)[1:] == ("127.0.0.77", "https")
         for token, status in [("/?auth=12345", 401), ("/", 401)]:
             with socket.create_connection(("127.0.0.1", secure), DEADLINE) as connected:
                 assert status_over_tls(connected, pair, upgrade_head(path=token)) == status
