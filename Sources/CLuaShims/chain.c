@@ -1,8 +1,8 @@
 // Chains: several hooks behind one function reference.
 //
-// Handshake, message, connect, request and reload hooks run one after another in the call's own coroutine; an error ends the
-// round. Open, close and event hooks must not hurt each other: each runs in a coroutine of its own, its failure is
-// reported and the next one runs. All of them may sleep.
+// Handshake, message, connect, request and reload hooks run one after another in the call's own coroutine; an error
+// ends the round. Open, close and event hooks must not hurt each other: each runs in a coroutine of its own, its failure
+// is reported and the next one runs. All of them may sleep.
 #include "engine.h"
 
 /// Hooks of one call that may be stopped by their budget before the rest of them are left out: each gets a burst.
@@ -29,8 +29,8 @@ static bool push_hook_mayraise(lua_State *L, int arguments, lua_Integer position
 
 // MARK: In one coroutine
 
-/// How many values the chain returns now, -1 where the next hook's turn has come. For connect and request the last one is the
-/// hook.
+/// How many values the chain returns now, -1 where the next hook's turn has come. For connect and request the last one
+/// is the hook.
 /// Stack: a1 … an r1 r2 r3 → a1 … an (anything)
 static int decide(lua_State *L, int arguments, lua_Integer position) {
     int first = arguments + 1;

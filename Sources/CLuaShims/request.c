@@ -120,7 +120,9 @@ static void read_fields_mayraise(lua_State *L, field_list *fields) {
     if (!lua_istable(L, 2)) luaL_error(L, "the headers of a response are a table, not a %s", luaL_typename(L, 2));
     lua_pushnil(L);
     while (lua_next(L, 2)) {  // Stack: status headers body name value
-        if (lua_type(L, 4) != LUA_TSTRING) luaL_error(L, "the name of a header is a text, not a %s", luaL_typename(L, 4));
+        if (lua_type(L, 4) != LUA_TSTRING) {
+            luaL_error(L, "the name of a header is a text, not a %s", luaL_typename(L, 4));
+        }
         size_t count;
         const char *name = lua_tolstring(L, 4, &count);
         check_name_mayraise(L, name, count);

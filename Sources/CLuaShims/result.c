@@ -108,7 +108,9 @@ static rl_bytes encode_table_mayraise(lua_State *L, rl_engine *e, int index) {
     size_t count;
     const char *text = lua_tolstring(L, -1, &count);
     check_size_mayraise(L, e, count);
-    if (!rl_is_utf8(text, count)) luaL_error(L, "the result has a text that is not valid UTF-8, which JSON cannot carry");
+    if (!rl_is_utf8(text, count)) {
+        luaL_error(L, "the result has a text that is not valid UTF-8, which JSON cannot carry");
+    }
     lua_rawseti(L, LUA_REGISTRYINDEX, e->slots[rl_slot_result]);
     return rl_text(text, count);
 }

@@ -20,8 +20,8 @@ enum Ending: Equatable {
             case .connect(let decision): .connect(decision)
             case .response(let status, let fields, let body):
                 .response(
-                    status, fields: String(decoding: fields, as: UTF8.self), body: String(decoding: body, as: UTF8.self)
-                )
+                    status, fields: String(decoding: fields, as: UTF8.self),
+                    body: String(decoding: body, as: UTF8.self))
             case .suspended: .suspended
             case .failed(let failure): .failed(failure)
             }

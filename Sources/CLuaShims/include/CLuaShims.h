@@ -60,8 +60,8 @@ typedef struct rl_outcome {
     /// returned: JSON text, `start` NULL where it was not wanted. refused, connect_refused: the reason. failed: the
     /// message. connect_allowed: the metadata as JSON text, `start` NULL where there is none. responded: the body.
     rl_bytes text;
-    /// returned: what the result is in a line for people, where the function gave one beside it. responded: the lines of
-    /// the head that the script gives.
+    /// returned: what the result is in a line for people, where the function gave one beside it. responded: the lines
+    /// of the head that the script gives.
     rl_bytes line_text;
     /// refused, connect_refused, responded: the HTTP status.
     int32_t refusal;
@@ -245,8 +245,8 @@ typedef struct rl_request {
     int32_t function;
     uint64_t call;
     uint64_t connection;
-    /// instruction: parameters as JSON; message: its bytes; close: the reason; event: JSON; evaluate: the chunk; request:
-    /// the body.
+    /// instruction: parameters as JSON; message: its bytes; close: the reason; event: JSON; evaluate: the chunk;
+    /// request: the body.
     rl_bytes bytes;
     /// close: the code; reload: the previous generation; message: 1 for text; connect: the port; request: its serial.
     int64_t number;

@@ -7,9 +7,7 @@ extension App {
     /// Asks the scripts for the answer to a request that is whole.
     func answer(_ request: PendingRequest, _ head: RequestHead, on connection: Connection) {
         // The hooks may have gone while the body came.
-        guard let chain = set.chains[.request] else {
-            return finishRequest(connection, .returned(json: nil, line: nil))
-        }
+        guard let chain = set.chains[.request] else { return connection.respond(unanswered: head) }
         let body = request.body
         request.body = []
         body.withUnsafeBytes { body in

@@ -1,6 +1,6 @@
 /// Reads the head of an HTTP/1 request, strictly (RFC 9112): what two readers could understand differently is refused.
 ///
-/// What delimits a body is checked here (`RequestFraming`), so that no byte of one can ever be read as a second request.
+/// What delimits a body is checked here (`RequestFraming`), so that no byte of one can ever be read as another request.
 struct RequestHeadParser: Sendable {
     enum Result: Sendable {
         case incomplete

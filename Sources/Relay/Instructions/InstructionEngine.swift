@@ -176,8 +176,8 @@ package protocol InstructionEngine: AnyObject {
     func discard(_ unit: StagedUnit)
 
     /// One function that runs `functions` in order and stops as its point says: `message` at the first that returns
-    /// true, `handshake` at the first that refuses, `connect` and `request` at the first that has an opinion; the others
-    /// run them all. Nil where memory is out.
+    /// true, `handshake` at the first that refuses, `connect` and `request` at the first that has an opinion; the
+    /// others run them all. Nil where memory is out.
     func makeChain(_ point: HookPoint, _ functions: [FunctionReference]) -> FunctionReference?
     /// The set that reports and `relay.emit` look at from now on: its number and its chains for events.
     func activate(generation: Int, eventChains: [String: FunctionReference])

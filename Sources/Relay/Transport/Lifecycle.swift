@@ -8,7 +8,8 @@ struct Lifecycle {
         case securing
         /// The request head has not arrived whole. Next: admitting, finishing, dead.
         case readingHead
-        /// The head is read; the app decides. Nothing is received meanwhile. Next: open, receivingBody, finishing, dead.
+        /// The head is read; the app decides. Nothing is received meanwhile. Next: open, receivingBody, finishing,
+        /// dead.
         case admitting
         /// An app's scripts will answer the request once its body is whole. Next: answering, finishing, dead.
         case receivingBody
