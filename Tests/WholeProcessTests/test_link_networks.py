@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from certificates import Pair
-from channels import dial, no_channel_is_left, peer, server
+from channels import TEXT, dial, joined, no_channel_is_left, peer, server
 from conditions import DEADLINE, eventually
 from links import client, leads, leads_nowhere, linked, listening, to, ways
 from tunnels import free_port
@@ -28,6 +28,12 @@ def meets(near, host, name="box"):
         assert channel.receive() == data
         channel.send(data)
         assert connected.receive() == data
+        # Many in one segment: they move in a pass of their own.
+        small = [bytes([number % 251]) * (number % 130) for number in range(400)]
+        for messages, sending, receiving in [(small, connected, channel), (small, channel, connected)]:
+            for message in messages:
+                sending.send(message)
+            assert [receiving.receive() for _ in messages] == messages
     assert channel.closed()[0] == 1000
 
 
@@ -39,6 +45,20 @@ def test_three_in_a_line(loops, near, far):
         meets(relays[near], host)
         for relay in relays:
             no_channel_is_left(relay)
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_two_that_were_dialled_by_a_third(loops):
+    with linked(3, [(2, 0), (2, 1)], loops=loops) as relays, server(relays[0]) as host:
+        leads(relays[1], "box", 2)
+        meets(relays[1], host)
+        with peer(relays[1]) as caller:
+            mine, theirs = joined(caller, host)
+            for number in range(300):
+                mine.data(b"%d" % number)
+                theirs.data(b"%d" % -number, TEXT)
+            assert [theirs.receive() for _ in range(300)] == [b"%d" % number for number in range(300)]
+            assert [mine.receive() for _ in range(300)] == ["%d" % -number for number in range(300)]
 
 
 @pytest.mark.parametrize("loops", [1, 2])

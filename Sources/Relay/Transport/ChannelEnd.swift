@@ -193,6 +193,8 @@ final class ChannelEnd {
             let moved: WebSocketReader.Moved
             // One loop for each pair of kinds, without a question per message.
             switch (isClean, target.isClean) {
+            case _ where connection.isDialled || output.isDialled:
+                moved = moveOverLink(bytes, &offset, to: target, into: room, &written)
             case (true, false):
                 moved = connection.reader.moveSmallMessages(
                     bytes, &offset, from: nil, into: room, &written, as: target.number.rawValue, credit: credit)
@@ -225,7 +227,7 @@ final class ChannelEnd {
     private var directRoom: Int {
         guard connection.lifecycle.isOpen else { return 0 }
         guard !isClean else { return isInsideMessage ? 0 : ChunkSize.large.bytes }
-        guard let channels = connection.channels, !channels.hasBacklog, !connection.isDialled else { return 0 }
+        guard let channels = connection.channels, !channels.hasBacklog else { return 0 }
         return channels.burst - connection.outbound.byteCount
     }
 

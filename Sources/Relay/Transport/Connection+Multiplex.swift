@@ -19,7 +19,7 @@ extension Connection {
         let mayMove = loop.limits.messagesPerSecond == 0 || channels.isLink
         while lifecycle.readsFrames {
             if mayMove, reader.isBetweenMessages, WebSocketReader.beginsSmallBinary(bytes, offset),
-                let number = WebSocketReader.channelNumber(bytes, offset)
+                let number = reader.channelNumber(bytes, offset)
             {
                 channels.end(channels.translated(number))?.moveSmallMessages(bytes, &offset)
             }

@@ -38,7 +38,7 @@ package struct FrameDecoder: Sendable {
     private var key: UInt32 = 0
     private var keptCount: UInt8 = 0
     private var state = State.header
-    private let expectsMask: Bool
+    let expectsMask: Bool
 
     package init(role: Role) { expectsMask = role == .server }
 
@@ -73,9 +73,13 @@ package struct FrameDecoder: Sendable {
     @inline(__always)
     var payloadLeft: Int { remaining }
 
-    /// Whether the next byte is the first of a head that must announce a mask.
+    /// Whether the next byte is the first of a head.
     @inline(__always)
-    var isBeforeMaskedHead: Bool { state == .header && keptCount == 0 && expectsMask }
+    var isBeforeHead: Bool { state == .header && keptCount == 0 }
+
+    /// Whether that head must announce a mask.
+    @inline(__always)
+    var isBeforeMaskedHead: Bool { isBeforeHead && expectsMask }
 
     /// Takes the next `count` bytes of the payload, at most `payloadLeft`, as they are; answers the key that unmasks
     /// them. The frame ends with its last byte, an empty one with a call that takes none.

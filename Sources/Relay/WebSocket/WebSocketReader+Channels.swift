@@ -46,7 +46,7 @@ extension WebSocketReader {
     /// Whether the next bytes begin a message.
     @inline(__always)
     package var isBetweenMessages: Bool {
-        decoder.isBeforeMaskedHead && flags.isDisjoint(with: [.isOver, .isLent, .inMessage])
+        decoder.isBeforeHead && flags.isDisjoint(with: [.isOver, .isLent, .inMessage])
     }
 
     /// Whether a message in one small binary frame seems to begin here: worth a try of `moveSmallMessages`.
@@ -57,8 +57,11 @@ extension WebSocketReader {
 
     /// The channel of the frame that begins here, if that much is there: see `moveSmallMessages`.
     @inline(__always)
-    package static func channelNumber(_ bytes: UnsafeMutableRawBufferPointer, _ offset: Int) -> UInt32? {
+    package func channelNumber(_ bytes: UnsafeMutableRawBufferPointer, _ offset: Int) -> UInt32? {
         guard bytes.count &- offset >= 11 else { return nil }
+        guard decoder.expectsMask else {
+            return UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset &+ 3, as: UInt32.self))
+        }
         let key = bytes.loadUnaligned(fromByteOffset: offset &+ 2, as: UInt32.self)
         let number = bytes.loadUnaligned(fromByteOffset: offset &+ 7, as: UInt32.self)
         return UInt32(bigEndian: number ^ Masking.rotated(key, by: 1))
@@ -71,51 +74,66 @@ extension WebSocketReader {
     /// to `room`, as long as there is `credit` for them. On a multiplexed side a message has a channel frame's head:
     /// whole messages of channel `source` only, if it is one, become messages of channel `target`, if that is one.
     /// Stops at whatever is anything else, good or bad, and leaves it to `nextMasked`. Only `isBetweenMessages`.
+    ///
+    /// A client's side reads what is not masked (`isMasked`), and masks with `keys`, one for each message.
     @inline(__always)
     package mutating func moveSmallMessages(
         _ bytes: UnsafeMutableRawBufferPointer, _ offset: inout Int, from source: UInt32?,
-        into room: UnsafeMutableRawBufferPointer, _ written: inout Int, as target: UInt32?, credit: Int
+        into room: UnsafeMutableRawBufferPointer, _ written: inout Int, as target: UInt32?, credit: Int,
+        isMasked: Bool = true, masking keys: UnsafeMutablePointer<MaskingKeys>? = nil
     ) -> Moved {
         var moved = Moved()
         guard let input = bytes.baseAddress, let output = room.baseAddress else { return moved }
         let inner = source == nil ? 0 : 5
         let outer = target == nil ? 0 : 5
+        let inputHead = isMasked ? 6 : 2
+        let outputHead = keys == nil ? 2 : 6
         var from = offset
         var to = written
         // SAFETY: a frame is read and written only once it is known to lie within `bytes` and to fit into `room`.
-        while bytes.count &- from >= 6 &+ inner {
-            let length = Int(input.load(fromByteOffset: from &+ 1, as: UInt8.self)) &- 0x80
+        while bytes.count &- from >= inputHead &+ inner {
+            let length = Int(input.load(fromByteOffset: from &+ 1, as: UInt8.self)) &- (isMasked ? 0x80 : 0)
             let count = length &- inner
-            // FIN and binary; masked and short, with the other side's head, too.
+            // FIN and binary; masked or not, and short, with the other side's head, too.
             guard input.load(fromByteOffset: from, as: UInt8.self) == 0x82, count >= 0,
                 length <= Self.smallBytes, count &+ outer <= Self.smallBytes,
-                bytes.count &- from &- 6 >= length, room.count &- to &- 2 &- outer >= count,
+                bytes.count &- from &- inputHead >= length, room.count &- to &- outputHead &- outer >= count,
                 moved.payloadBytes &+ count <= credit
             else { break }
-            var key = input.loadUnaligned(fromByteOffset: from &+ 2, as: UInt32.self)
+            var key = isMasked ? input.loadUnaligned(fromByteOffset: from &+ 2, as: UInt32.self) : 0
             var isText = false
             if let source {
                 let type =
-                    input.load(fromByteOffset: from &+ 6, as: UInt8.self)
+                    input.load(fromByteOffset: from &+ inputHead, as: UInt8.self)
                     ^ UInt8(truncatingIfNeeded: UInt32(littleEndian: key))
                 key = Masking.rotated(key, by: 1)
-                let number = input.loadUnaligned(fromByteOffset: from &+ 7, as: UInt32.self) ^ key
+                let number = input.loadUnaligned(fromByteOffset: from &+ inputHead &+ 1, as: UInt32.self) ^ key
                 guard type <= 1, number == source.bigEndian else { break }
                 isText = type == 1
             }
             let isTextFrame = target == nil && isText
             (output + to).storeBytes(of: isTextFrame ? 0x81 : 0x82, as: UInt8.self)
+            var mask: UInt32 = 0
+            if let keys {
+                mask = keys.pointee.take()
+                (output + to).storeBytes(of: mask, toByteOffset: 2, as: UInt32.self)
+            }
             (output + to).storeBytes(
-                of: UInt8(truncatingIfNeeded: count &+ outer), toByteOffset: 1, as: UInt8.self)
+                of: UInt8(truncatingIfNeeded: count &+ outer) | (keys == nil ? 0 : 0x80), toByteOffset: 1,
+                as: UInt8.self)
             if let target {
-                (output + to).storeBytes(of: isText ? 1 : 0, toByteOffset: 2, as: UInt8.self)
-                (output + to).storeBytes(of: target.bigEndian, toByteOffset: 3, as: UInt32.self)
+                (output + to).storeBytes(
+                    of: (isText ? 1 : 0) ^ UInt8(truncatingIfNeeded: UInt32(littleEndian: mask)),
+                    toByteOffset: outputHead, as: UInt8.self)
+                // What follows begins at the second byte of the mask, and so does the payload, four bytes later.
+                mask = Masking.rotated(mask, by: 1)
+                (output + to).storeBytes(of: target.bigEndian ^ mask, toByteOffset: outputHead &+ 1, as: UInt32.self)
             }
             Masking.copy(
-                UnsafeRawBufferPointer(start: input + from + 6 + inner, count: count),
-                to: UnsafeMutableRawBufferPointer(start: output + to + 2 + outer, count: count), key: key)
-            from &+= 6 &+ length
-            to &+= 2 &+ outer &+ count
+                UnsafeRawBufferPointer(start: input + from + inputHead + inner, count: count),
+                to: UnsafeMutableRawBufferPointer(start: output + to + outputHead + outer, count: count), key: key ^ mask)
+            from &+= inputHead &+ length
+            to &+= outputHead &+ outer &+ count
             moved.messages &+= 1
             moved.payloadBytes &+= count
         }
