@@ -28,7 +28,7 @@ TEST_SCRIPTS = pathlib.Path(__file__).resolve().parent / "scripts"
 # DESIGN §6, but for those of a later version.
 BUILT_INS = [
     "add instruction", "remove instruction", "invoke", "eval", "load script", "unload script", "require", "modules",
-    "instructions", "servers", "connections", "channels", "apps", "close connection", "create app", "remove app",
+    "instructions", "servers", "connections", "channels", "apps", "links", "close connection", "create app", "remove app",
     "create credential", "revoke credential",
 ]
 
