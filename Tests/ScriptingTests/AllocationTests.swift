@@ -140,6 +140,33 @@ import Testing
         #expect(answered == .response(200, fields: fields, body: "hifalse"))
     }
 
+    @Test func `every allocation of a dial may fail, and the host has the callbacks or is not asked`() throws {
+        let bench = try Bench()
+        try bench.add(
+            "dial",
+            """
+            function(conn)
+              local f = function() return conn end
+              return tostring(relay.dial('box', 1, { open = f, message = f, close = f }, { a = 'b' }))
+            end
+            """)
+        var called = 0, dialled = 0
+        failEach(bench) {
+            let ending = bench.call("dial")
+            check(ending, bench)
+            called += 1
+            dialled = bench.host.dialled.count
+            for (callbacks, _) in bench.host.dialled {
+                for function in [callbacks.open, callbacks.message, callbacks.close] {
+                    if let function { bench.engine.release(function) }
+                }
+            }
+            bench.host.dialled = []
+            bench.engine.forget(ConnectionID(rawValue: 1_000))
+        }
+        #expect(called > 5 && dialled == 1)
+    }
+
     @Test func `making a chain may fail`() throws {
         let bench = try Bench()
         let unit = try bench.stage("relay.on('open', print) relay.on('open', print)")
