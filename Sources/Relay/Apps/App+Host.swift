@@ -42,10 +42,10 @@ extension App: EngineHost {
     package func facts(of id: ConnectionID) -> ConnectionFacts? {
         guard let identity = members[id]?.identity, let head = identity.head else { return nil }
         let request = members[id]?.here?.pendingRequest
+        let address = request?.address ?? identity.address
         return ConnectionFacts(
-            id: id, app: name, remoteAddress: identity.address.host, remotePort: Int(identity.address.port),
-            path: request == nil ? head.path : Route.pathInApp(head.path, below: shared.configuration.basePath),
-            query: head.query, headers: head.headers, port: identity.listener.port,
+            id: id, app: name, remoteAddress: address.host, remotePort: Int(address.port),
+            path: request?.path ?? head.path, query: head.query, headers: head.headers, port: identity.listener.port,
             isAdmin: request?.isAdmin ?? identity.isAdmin, subprotocol: identity.subprotocol?.name, tls: identity.tls)
     }
 

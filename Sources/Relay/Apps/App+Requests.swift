@@ -7,7 +7,7 @@ extension App {
     /// Asks the scripts for the answer to a request that is whole.
     func answer(_ request: PendingRequest, _ head: RequestHead, on connection: Connection) {
         // The hooks may have gone while the body came.
-        guard let chain = set.chains[.request] else { return connection.respond(unanswered: head) }
+        guard let chain = set.chains[.request] else { return connection.respondUnanswered() }
         let body = request.body
         request.body = []
         body.withUnsafeBytes { body in
@@ -22,8 +22,7 @@ extension App {
         case .response(let status, let fields, let body):
             connection.respond(HTTPStatus(code: status), fields: fields, body: body)
         case .returned:
-            guard let head = connection.head else { return }
-            connection.respond(unanswered: head)
+            connection.respondUnanswered()
         case .failed(let failure):
             unattendedFailure(failure)
             guard let request = connection.pendingRequest else { return }

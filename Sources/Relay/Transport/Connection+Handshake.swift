@@ -13,17 +13,22 @@ extension Connection {
             refuse(status, "\(reason)")
             return bytes.count
         case .head(let head, let length):
-            if believe(head) { route(head) }
+            route(head)
             return length
         }
     }
 
     private func route(_ head: RequestHead) {
         if let service = listener.service {
+            guard believe(head) else { return }
             return upgrade(head, app: Route.defaultApp, .client(service.server, port: service.port))
         }
-        let route = Route.parse(head.path, below: loop.shared.configuration.basePath)
-        if let app = route.app, !head.asksForWebSocket { return request(head, app: app) }
+        let base = loop.shared.configuration.basePath
+        let route = Route.parse(head.path, below: base)
+        if let app = route.app, !head.asksForWebSocket {
+            return request(head, route, app: app, path: Route.pathInApp(head.path, below: base))
+        }
+        guard believe(head) else { return }
         switch route {
         case .instruction(let app):
             upgrade(head, app: app, .instruction)
@@ -170,7 +175,7 @@ extension Connection {
             return true
         }
         let shared = loop.shared
-        switch verify(token, app: app) {
+        switch verify(token, app: app, from: address) {
         case .accepted(let credential):
             guard shared.enter(credential) else {
                 shared.logUnauthorized("too many connections of one credential", address, instruction: nil)
@@ -187,7 +192,7 @@ extension Connection {
         }
     }
 
-    func verify(_ token: String, app: String) -> Verification {
+    func verify(_ token: String, app: String, from address: SocketAddress) -> Verification {
         Array(token.utf8).withUnsafeBytes {
             loop.shared.credentials.verify(
                 $0, app: app, remoteAddress: address.host, now: Int64(System.wallClockSeconds()))

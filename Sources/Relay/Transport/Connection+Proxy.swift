@@ -60,15 +60,22 @@ extension Connection {
     /// Takes the client's address from the request, where it came from a trusted proxy; false where it is refused.
     func believe(_ head: RequestHead) -> Bool {
         guard isCounted, !isAddressCounted else { return true }
-        guard let client = Forwarded.client(head.fields, from: address, trusting: loop.trustedProxies) else {
+        guard let client = client(of: head) else { return false }
+        address = client
+        return enterAddress()
+    }
+
+    /// Whose request it is: over one connection a proxy sends those of many. Nil where it is refused.
+    func client(of head: RequestHead) -> SocketAddress? {
+        guard !isAddressCounted else { return address }
+        let client = Forwarded.client(head.fields, from: address, trusting: loop.trustedProxies)
+        if client == nil {
             refuse(
                 .badRequest,
                 "X-Forwarded-For and Forwarded name different clients: the proxy must remove the one that it does not "
                     + "write.")
-            return false
         }
-        address = client
-        return enterAddress()
+        return client
     }
 
     /// The address is known for good: from here on it counts.

@@ -9,11 +9,14 @@ extension Connection {
     }
 
     /// A head that asks for no WebSocket, to a path of an app: on to its home loop, where its scripts are.
-    func request(_ head: RequestHead, app: String) {
+    func request(_ head: RequestHead, _ route: Route, app: String, path: String) {
+        guard !loop.isDraining else { return refuse(.draining) }
         guard loop.shared.apps.homeLoop(of: app) != nil else {
             return refuse(.notFound, "There is no app of this name.")
         }
-        pending = .request(PendingRequest(appName: app, keepsAlive: head.keepsAlive))
+        guard let client = client(of: head) else { return }
+        pending = .request(
+            PendingRequest(route, appName: app, path: path, address: client, keepsAlive: head.keepsAlive))
         self.head = head
         lifecycle.headRead()
     }
@@ -124,7 +127,7 @@ extension Connection {
             return refuse(.notFound, "There is no app of this name.")
         }
         guard app.servesRequests else {
-            let (status, headers, reason) = Self.unanswered(head)
+            let (status, headers, reason) = request.unanswered(head)
             return refuse(status, reason, headers: headers)
         }
         guard authorize(head, request) else {
@@ -189,13 +192,13 @@ extension Connection {
         request.isAdmin = listener.isAdmin
         guard let token = presentedToken(head, nil) else { return listener.authToken == nil }
         if let expected = listener.authToken, Digest.constantTimeEqual(token, expected) { return true }
-        switch verify(token, app: request.appName) {
+        switch verify(token, app: request.appName, from: request.address) {
         case .accepted(let credential):
             request.credential = credential
             request.isAdmin = request.isAdmin || credential.isAdmin
             return true
         case .refused(let reason):
-            loop.shared.logUnauthorized("\(reason)", address, instruction: nil)
+            loop.shared.logUnauthorized("\(reason)", request.address, instruction: nil)
             return false
         }
     }
@@ -248,19 +251,10 @@ extension Connection {
     }
 
     /// No script has an answer: what the path is for is said, as if there were none.
-    func respond(unanswered head: RequestHead) {
-        let (status, headers, reason) = Self.unanswered(head)
+    func respondUnanswered() {
+        guard let request = pendingRequest, let head else { return }
+        let (status, headers, reason) = request.unanswered(head)
         respond(status, reason, headers: headers)
-    }
-
-    private static func unanswered(
-        _ head: RequestHead
-    ) -> (status: HTTPStatus, headers: [(String, String)], reason: String) {
-        if case .other = Route.parse(head.path) { return (.notFound, [], "There is nothing at this path.") }
-        guard case .refuse(let status, let headers, let reason) = WebSocketUpgrade.evaluate(head) else {
-            preconditionFailure("an upgrade is handled as a plain request")
-        }
-        return (status, headers, reason)
     }
 
     /// All of a large answer has left but for the low watermark.
@@ -301,7 +295,12 @@ extension Connection {
 /// A request that stays HTTP, until its answer is queued. A class, so that connections which have none have no room
 /// for it.
 final class PendingRequest {
+    private let route: Route
     let appName: String
+    /// Within the app, decoded.
+    let path: String
+    /// The client's; the connection's is that of a proxy, where there is one.
+    let address: SocketAddress
     /// Whether the connection goes on afterwards, as far as the peer is concerned.
     let keepsAlive: Bool
     /// Tells it from the others of its connection.
@@ -314,14 +313,26 @@ final class PendingRequest {
     /// When the scripts were given it, in milliseconds.
     var began: UInt64 = 0
 
-    init(appName: String, keepsAlive: Bool) {
+    init(_ route: Route, appName: String, path: String, address: SocketAddress, keepsAlive: Bool) {
+        self.route = route
         self.appName = appName
+        self.path = path
+        self.address = address
         self.keepsAlive = keepsAlive
         serial = App.nextCallID()
     }
 
     /// The body is here.
     var isWhole: Bool { decoder.isDone }
+
+    /// The answer where no script has one: what the path is for, as if there were none.
+    func unanswered(_ head: RequestHead) -> (status: HTTPStatus, headers: [(String, String)], reason: String) {
+        if case .other = route { return (.notFound, [], "There is nothing at this path.") }
+        guard case .refuse(let status, let headers, let reason) = WebSocketUpgrade.evaluate(head) else {
+            preconditionFailure("an upgrade is handled as a plain request")
+        }
+        return (status, headers, reason)
+    }
 
     func may(_ access: Right.Access) -> Bool { isAdmin || credential?.allows(access) == true }
 }

@@ -6,7 +6,7 @@ import Testing
 private final class ChannelBench {
     private let fixture: AppFixture
     private let connection: Connection
-    let channels = Multiplexer()
+    let channels = Multiplexer(isDialled: false, isLink: false)
     private(set) var output = OutboundBuffer()
     private var ends: [UInt32: ChannelEnd] = [:]
 
@@ -15,7 +15,8 @@ private final class ChannelBench {
         let listener = ListenerSettings(
             try ListenerURL(parsing: "ws://127.0.0.1:0"), boundPort: 1, isAdmin: false, tls: nil)
         connection = Connection(
-            fileDescriptor: -1, address: .unix, listener: listener, loop: fixture.loop, isCounted: false)
+            fileDescriptor: -1, address: .unix, listener: listener, loop: fixture.loop, isCounted: false,
+            isAddressCounted: false)
     }
 
     func end(_ number: UInt32) -> ChannelEnd {
@@ -141,7 +142,7 @@ private final class ChannelBench {
     private static let least = Multiplexer.leastBurst
 
     @Test func `a burst doubles with what the socket takes at once, as far as its rate bears it`() {
-        let channels = Multiplexer()
+        let channels = Multiplexer(isDialled: false, isLink: false)
         var bursts: [Int] = []
         for now in UInt64(1000)..<1008 {
             _ = channels.took(channels.burst, all: true, more: false, at: now)
@@ -150,7 +151,7 @@ private final class ChannelBench {
         let expected = [1, 2, 4, 8, 16, 32, 32, 32].map { $0 * Self.least }
         #expect(bursts == expected && bursts.last == Multiplexer.mostBurst)
         // 8 KiB in 6 ms are 16 KiB in 12 ms.
-        let slower = Multiplexer()
+        let slower = Multiplexer(isDialled: false, isLink: false)
         for now in stride(from: UInt64(1000), through: 1060, by: 6) {
             _ = slower.took(Self.least, all: true, more: false, at: now)
         }
@@ -158,46 +159,55 @@ private final class ChannelBench {
     }
 
     @Test func `a socket that does not take all of it is given no more than was measured`() {
-        let channels = Multiplexer()
+        let channels = Multiplexer(isDialled: false, isLink: false)
         for now in UInt64(1000)..<1004 { _ = channels.took(channels.burst, all: true, more: false, at: now) }
         #expect(channels.burst > Self.least)
         _ = channels.took(1, all: false, more: true, at: 1004)
         #expect(channels.burst == Self.least)
     }
 
-    @Test func `what a socket takes is measured while something waits`() {
-        let channels = Multiplexer()
-        #expect(!channels.took(1, all: false, more: true, at: 1000))
-        #expect(!channels.took(100_000, all: false, more: true, at: 1010))
-        #expect(channels.measuredBurst == Self.least)
-        #expect(channels.took(100_000, all: false, more: true, at: 1020))
-        #expect(channels.measuredBurst == 200_000 * 12 / 20 && channels.burst == channels.measuredBurst)
-        #expect(channels.took(60_000, all: false, more: true, at: 1040))
-        #expect(channels.measuredBurst == 36_000)
-        #expect(!channels.took(80_000, all: false, more: true, at: 1060))  // Not so different as to tell the kernel.
-        #expect(channels.measuredBurst == 48_000)
-        #expect(channels.took(1 << 30, all: false, more: true, at: 1080))
-        #expect(channels.measuredBurst == Multiplexer.mostBurst)
-        #expect(channels.took(1, all: false, more: true, at: 1100))
-        #expect(channels.measuredBurst == Self.least)
+    @Test func `what a socket takes is measured while something waits, and large changes are for the kernel`() {
+        let channels = Multiplexer(isDialled: false, isLink: false)
+        let steps: [(now: UInt64, count: Int, burst: Int, limit: Int)] = [
+            (1000, 1, Self.least, Self.least), (1010, 100_000, Self.least, Self.least),
+            (1020, 100_000, 120_000, 120_000),  // 200 000 bytes in 20 ms.
+            (1040, 60_000, 36_000, 36_000), (1060, 80_000, 48_000, 36_000),
+            (1080, 1 << 30, Multiplexer.mostBurst, Multiplexer.mostBurst), (1100, 1, Self.least, Self.least),
+        ]
+        for step in steps {
+            let before = channels.unsentLimit
+            let changed = channels.took(step.count, all: false, more: true, at: step.now)
+            #expect(channels.burst == step.burst && channels.unsentLimit == step.limit, "at \(step.now)")
+            #expect(changed == (before != step.limit), "at \(step.now)")
+        }
     }
 
     @Test func `a pause ends the measurement`() {
-        let channels = Multiplexer()
+        let channels = Multiplexer(isDialled: false, isLink: false)
         _ = channels.took(1, all: false, more: true, at: 1000)
         _ = channels.took(1 << 20, all: true, more: false, at: 1010)
-        #expect(!channels.took(1 << 20, all: false, more: true, at: 1020))
-        #expect(channels.measuredBurst == Self.least)
-        #expect(channels.took(1 << 20, all: false, more: true, at: 1040))
+        _ = channels.took(1 << 20, all: false, more: true, at: 1020)
+        #expect(channels.burst == Self.least)
+        _ = channels.took(1 << 20, all: false, more: true, at: 1040)
+        #expect(channels.burst == Multiplexer.mostBurst)
     }
 
     // MARK: Numbers
 
+    @Test func `on the wire the dialler has the odd numbers, and here the relay the even ones`() {
+        let accepted = Multiplexer(isDialled: false, isLink: true), dialled = Multiplexer(isDialled: true, isLink: true)
+        for number in [UInt32(0), 1, 2, 3, 4, 5, .max - 1, .max] {
+            #expect(accepted.translated(number).rawValue == number)
+            #expect(dialled.translated(number).rawValue == (number > 1 ? number ^ 1 : number))
+            #expect(dialled.translated(dialled.translated(number).rawValue).rawValue == number)
+        }
+    }
+
     @Test func `a peer's numbers are odd and ascend`() {
-        let channels = Multiplexer()
+        let channels = Multiplexer(isDialled: false, isLink: false)
         let taken = [1, 1, 3, 2, 0, 9, 7, .max, .max].map { channels.takePeerNumber(ChannelNumber($0)) }
         #expect(taken == [true, false, true, false, false, true, false, true, false])
-        let fresh = Multiplexer()
+        let fresh = Multiplexer(isDialled: false, isLink: false)
         #expect(fresh.takePeerNumber(ChannelNumber(5)))
         #expect([1, 3, 5].allSatisfy { fresh.isPast(ChannelNumber($0)) } && !fresh.isPast(ChannelNumber(7)))
     }
