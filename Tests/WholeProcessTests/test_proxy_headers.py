@@ -395,6 +395,46 @@ def test_connections_through_a_trusted_proxy_count_for_their_clients(make_relay)
         eventually(lambda: answer(relay, head("GET /healthz HTTP/1.1", "Host: a"))[0] == 200, "there is room again")
 
 
+def test_each_request_on_a_proxys_connection_has_its_own_client(make_relay):
+    """Proxies send the requests of many clients on one connection."""
+    relay = make_relay("--trusted-proxies", "127.0.0.1", limits={"connectionsPerAddress": 1}, loops=2)
+    relay.load("where.lua", 'relay.on("request", function(request) return 200, {}, request.remoteAddress end)')
+
+    def asked(raw, *fields):
+        raw.send(head("GET /x HTTP/1.1", "Host: a", *fields))
+        response = raw.read_response()
+        return response.body.decode() if response.status == 200 else response.status
+
+    with relay.raw() as raw, relay.raw() as other:
+        for client in ["203.0.113.1", "203.0.113.2", "203.0.113.1"]:
+            assert asked(raw, f"X-Forwarded-For: {client}") == client
+            assert asked(other, f"X-Forwarded-For: {client}") == client
+        assert asked(raw) == "127.0.0.1"
+        assert asked(raw, "X-Forwarded-For: 203.0.113.1") == "203.0.113.1"
+        # The last on it may be a WebSocket, which then counts for its client.
+        assert upgraded(raw, "203.0.113.3") == 101
+        assert asked(other, "X-Forwarded-For: 203.0.113.3") == "203.0.113.3"
+        assert upgraded(other, "203.0.113.3") == 503
+
+
+def upgraded(raw, client):
+    raw.send(upgrade_head(extra=[f"X-Forwarded-For: {client}"]))
+    return raw.read_response().status
+
+
+def test_the_client_of_a_peer_that_is_no_proxy_stays_the_same_for_all_its_requests(make_relay):
+    """Case 41: forged, in a later request."""
+    relay = make_relay("--trusted-proxies", "127.0.0.1", listen=["ws://127.0.0.1:0", "ws://127.0.0.1:0?proxy=any"])
+    relay.load("where.lua", 'relay.on("request", function(request) return 200, {}, request.remoteAddress end)')
+    for url, source, header, expected in [
+            (relay.urls[0], "127.0.0.9", b"", b"127.0.0.9"), (relay.urls[1], "127.0.0.1", line(), b"192.0.2.7")]:
+        with Raw(plain(url, source)) as raw:
+            raw.send(header)
+            for _ in range(3):
+                raw.send(head("GET /x HTTP/1.1", "Host: a", "X-Forwarded-For: 6.6.6.6"))
+                assert raw.read_response().body == expected
+
+
 def test_trusted_proxies_change_live(make_relay, tmp_path):
     file = tmp_path / "relayd.yaml"
     file.write_text("trustedProxies: [192.0.2.0/24]\n")
