@@ -15,10 +15,11 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
     private enum Command: Sendable {
         case begin(OutboundRequest, app: UInt64, atOnce: Int, deadline: UInt64, @Sendable (OutboundResult) -> Void)
         case cancelAll(app: UInt64)
+        case stop
     }
     private struct Inbox {
         var commands: [Command] = []
-        var isRunning = false
+        var thread: pthread_t?
     }
     private let inbox = Mutex(Inbox())
 
@@ -34,6 +35,7 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
     /// By libcurl's handle.
     private var running: [UnsafeMutableRawPointer: Transfer] = [:]
     private var idle: [UnsafeMutableRawPointer] = []
+    private var isStopped = false
 
     /// A connection that takes longer than this to be made will not be made; a request's own limit can be shorter.
     private static let connectMilliseconds: UInt64 = 5_000
@@ -66,16 +68,21 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
     package func cancelAll(app: UInt64) { post(.cancelAll(app: app)) }
 
     private func post(_ command: Command) {
-        let (wasEmpty, starts) = inbox.withLock { inbox in
+        let wakes = inbox.withLock { inbox in
             inbox.commands.append(command)
-            defer { inbox.isRunning = true }
-            return (inbox.commands.count == 1, !inbox.isRunning)
+            guard inbox.thread != nil else {
+                inbox.thread = System.startThread(name: "http") { self.run() }
+                return false
+            }
+            return inbox.commands.count == 1
         }
-        if starts {
-            _ = System.startThread(name: "http") { self.run() }
-        } else if wasEmpty {
-            curl_multi_wakeup(multi)
-        }
+        if wakes { curl_multi_wakeup(multi) }
+    }
+
+    package func stop() {
+        guard let thread = inbox.withLock({ $0.thread }) else { return }
+        post(.stop)
+        pthread_join(thread, nil)
     }
 
     // MARK: The thread
@@ -88,6 +95,7 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
                 return commands
             }
             for command in commands { obey(command) }
+            if isStopped { break }
             var count: Int32 = 0
             curl_multi_perform(multi, &count)
             while let message = curl_multi_info_read(multi, &count) {
@@ -115,6 +123,8 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
         case .cancelAll(let app):
             for (easy, transfer) in running where transfer.app == app { release(easy, transfer) }
             lanes[app] = nil
+        case .stop:
+            isStopped = true
         }
     }
 
@@ -254,6 +264,8 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
         // Nothing from the environment decides: no proxy, no .netrc, no signals.
         _ = ccurl_set_text(easy, CURLOPT_PROXY, "")
         _ = ccurl_set_number(easy, CURLOPT_NOSIGNAL, 1)
+        // A resolver's thread that is still waiting is left behind, since all other requests would wait for it, too.
+        _ = ccurl_set_number(easy, CURLOPT_QUICK_EXIT, 1)
         _ = ccurl_set_number(easy, CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_2TLS))
         // On TLS it is worth to wait and see whether the connection that is being made takes many requests.
         _ = ccurl_set_number(easy, CURLOPT_PIPEWAIT, transfer.target.isSecure ? 1 : 0)

@@ -118,6 +118,7 @@ package final class Daemon {
         }
         loops[0].run()
         for thread in threads { pthread_join(thread, nil) }
+        shared.outbound?.stop()
         for case .unix(let path) in configuration.listeners.map(\.address) { unlink(path) }
         return exitCode
     }

@@ -21,7 +21,11 @@ final class SharedState: @unchecked Sendable {
         var connections = 0
         var byAddress: [SocketAddress: Int] = [:]
         var byCredential: [String: Int] = [:]
+        /// What apps have begun and the relay should not end in the middle of: hearing of a connection's close, and
+        /// HTTP requests of scripts, so that somebody else can hear of it too.
+        var work = 0
         var isDraining = false
+        var isOver: Bool { isDraining && connections == 0 && work == 0 }
 
         mutating func enter(_ address: SocketAddress, _ limits: Limits) -> Refusal? {
             let count = byAddress[address.withoutPort, default: 0]
@@ -108,7 +112,19 @@ final class SharedState: @unchecked Sendable {
             counts.connections -= 1
             if let address { Self.decrement(&counts.byAddress, address) }
             if let credential { Self.decrement(&counts.byCredential, credential) }
-            return counts.isDraining && counts.connections == 0
+            // It ends when the app has heard of the close (`App.receive`).
+            if connection.app != nil { counts.work += 1 }
+            return counts.isOver
+        }
+        if isLast { broadcast(.stop) }
+    }
+
+    func beginWork() { counts.withLock { $0.work += 1 } }
+
+    func endWork(_ count: Int = 1) {
+        let isLast = counts.withLock { counts in
+            counts.work -= count
+            return counts.isOver
         }
         if isLast { broadcast(.stop) }
     }
@@ -124,7 +140,7 @@ final class SharedState: @unchecked Sendable {
     func beginDraining() -> Bool {
         counts.withLock { counts in
             counts.isDraining = true
-            return counts.connections == 0
+            return counts.isOver
         }
     }
 

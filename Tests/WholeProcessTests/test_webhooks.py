@@ -32,7 +32,7 @@ def backend():
 def make_service(make_relay, backend):
     """Starts a relay with webhooks.lua; `settings` are the script's."""
 
-    def make(settings=None, limits=None, allow=None, loops=1):
+    def make(settings=None, limits=None, allow=None, loops=1, drain="200ms"):
         values = {"target": f"http://localhost:{backend.port}/websocket", "secret": f"whsec_{SECRET}",
                   "address": "http://relay.example/sockets", **(settings or {})}
         options = ["--http-allow", allow or f"localhost:{backend.port}"]
@@ -40,7 +40,7 @@ def make_service(make_relay, backend):
             options += ["--set", f"{name}={value}"]
         return make_relay(
             *options, listen=["ws://127.0.0.1:0?bearer=scripts"], scripts=[SCRIPTS / "webhooks.lua"], limits=limits,
-            loops=loops)
+            loops=loops, drain=drain)
 
     return make
 
@@ -155,6 +155,17 @@ def test_a_client_that_goes_is_told_once_after_what_it_said(service, backend):
     eventually(lambda: backend.of("DELETE"), "the back end hears of the end")
     assert [entry["body"].decode() for entry in backend.of("PUT")] == [str(number) for number in range(20)]
     assert [entry["method"] for entry in backend.log] == ["POST"] + ["PUT"] * 20 + ["DELETE"]
+
+
+def test_a_relay_that_drains_tells_every_end(make_service, backend):
+    service = make_service({"requests": "2"}, loops=2, drain="10s")
+    clients = [connected(service, backend)[0] for _ in range(20)]
+    backend.mode("slow", "0.05")
+    for client in clients:
+        client.send("last words")
+    service.stop()
+    assert len(backend.of("PUT")) == 20
+    assert len({entry["path"] for entry in backend.of("DELETE")}) == len(backend.of("DELETE")) == 20
 
 
 # Who is let in

@@ -28,6 +28,7 @@ extension App {
         let id = ScriptRequestID(rawValue: Self.lastRequest.wrappingAdd(1, ordering: .relaxed).newValue)
         requests[id.rawValue] = bytes
         requestedBytes += bytes
+        shared.beginWork()
         let (transfer, mailbox) = (AppTransfer(self), loop.mailbox)
         outbound.perform(request, app: serial, atOnce: limits.httpRequests) { result in
             mailbox.post(.app(transfer, .answered(id, result)))
@@ -36,12 +37,14 @@ extension App {
     }
 
     func answered(_ id: ScriptRequestID, _ result: OutboundResult) {
-        guard let bytes = requests.removeValue(forKey: id.rawValue), !isShutDown else { return }
+        guard let bytes = requests.removeValue(forKey: id.rawValue) else { return }
         requestedBytes -= bytes
         isInEngine = true
         engine.answered(id, result)
         isInEngine = false
         settle()
+        // Only now: the script may have begun the next one.
+        shared.endWork()
     }
 
     package func hold(_ id: ConnectionID, _ isHeld: Bool) -> Bool {

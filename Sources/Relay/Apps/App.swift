@@ -119,6 +119,8 @@ package final class App {
         for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
         timers = [:]
         shared.outbound?.cancelAll(app: serial)
+        shared.endWork(requests.count)
+        requests = [:]
         abandonScriptChannels()
     }
 
@@ -160,6 +162,7 @@ package final class App {
             linkDrains(id)
         case .closed(let id, let code, let reason):
             closed(id, code, reason)
+            shared.endWork()
         case .answered(let request, let result):
             answered(request, result)
         case .channel(let id):

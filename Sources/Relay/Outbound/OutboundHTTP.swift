@@ -65,4 +65,6 @@ package protocol OutboundHTTP: AnyObject, Sendable {
         _ request: OutboundRequest, app: UInt64, atOnce: Int, answer: @escaping @Sendable (OutboundResult) -> Void)
     /// The app is removed: nobody waits for its answers any more.
     func cancelAll(app: UInt64)
+    /// The relay ends: waits for the client's thread to end, which leaves what is under way as it is.
+    func stop()
 }
