@@ -5,8 +5,8 @@
 --   /browser-server/client/NAME/ANYTHING         a client
 --   /browser-server/server/NAME/client/TICKET    what the server opens for that client: from here on the two are one
 --
--- A stream that cannot be had is ended. A client of a name whose server speaks relay.v1 gets a channel to its port 0,
--- which the relay dials.
+-- A stream that cannot be had is ended. A client of a name under which somebody listens by stream-server.lua gets a
+-- channel to its port 0, which the relay dials; no other servers, since nobody here shows a credential.
 --
 -- Globals persist between calls and are kept when this script is loaded again:
 --   muxServers   name -> the stream of its server
@@ -77,6 +77,8 @@ local function listen(stream, name)
 end
 
 local function dial(stream, name)
+  local listener = listeners and listeners[name]
+  if not listener or relay.server(name) ~= listener then return finish(stream) end
   stream.channel = relay.dial(name, 0, {
     message = function(_, data, kind)
       if kind == "text" and not stream.isOver then say(stream, "data", data) end

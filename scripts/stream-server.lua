@@ -3,7 +3,7 @@
 --
 --   relay.listen('NAME', { through: 'listen' }, (channel) => …)      relay.connect('NAME')
 --
--- A name that is taken closes the connection of the second (4409); a name that nobody holds refuses the client (502).
+-- A name that is taken closes the connection of the second (4409).
 --
 -- Globals persist between calls and are kept when this script is loaded again:
 --   listeners   name -> the connection that listens under it through this script
@@ -40,11 +40,10 @@ relay.instruction {
   end
 }
 
--- Who may connect: everybody to those who listen here. A name that nobody holds is refused as such; about servers that
--- were registered in another way (/s/NAME) credentials decide, as without this script.
+-- Who may connect: everybody to those who listen here. About all other names, those of servers at /s/NAME and of linked
+-- relays among them, credentials decide, as without this script.
 relay.on("connect", function(conn, name)
-  local holder = relay.server(name)
-  if holder == nil or holder == listeners[name] then return true end
+  if listeners[name] and relay.server(name) == listeners[name] then return true end
 end)
 
 -- Events

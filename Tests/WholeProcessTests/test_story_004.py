@@ -7,8 +7,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from browser import Browser
-from channels import Closed, Peer, begun, no_channel_is_left, server
+from channels import Closed, Peer, bearer, begun, no_channel_is_left, server
 from conditions import eventually
+from links import leads, listening, to
 from mux_demux import MuxDemux
 from relay import SCRIPTS, Relay, restart
 from test_js_client import NODE, Program
@@ -95,7 +96,7 @@ def test_a_name_that_is_taken_closes_the_second(tab):
 
 def test_an_absent_one_closes_the_client(tab):
     guest = tab()
-    assert guest.run("try { await relay.connect('NOBODY') } catch (error) { return error.code }") == 502
+    assert guest.run("try { await relay.connect('NOBODY') } catch (error) { return error.code }") == 401
     assert guest.run("""
         const socket = new WebSocket(given.url + '/c/NOBODY/0')
         return await new Promise((resolve) => { socket.onclose = (event) => resolve(event.wasClean) })
@@ -221,8 +222,9 @@ def test_anybody_listens_and_anybody_connects(relay):
             private.settle()
         assert host.request("stop listening", "private")["result"]["wasListening"] is False
         assert host.request("stop listening", "box")["result"]["wasListening"] is True
-        with pytest.raises(InvalidStatus, match="502"):
-            relay.connect("/c/box/0")
+        for headers, status in [({}, 401), (bearer(relay), 502)]:
+            with pytest.raises(InvalidStatus, match=str(status)):
+                relay.connect("/c/box/0", additional_headers=headers)
 
 
 @pytest.mark.parametrize("name", [1, None, "", "x" * 256, ["a"], True])
@@ -344,6 +346,37 @@ def test_mux_demux_clients_reach_servers_of_relay_v1(relay, mdm):
         client.end()
         assert far.closed()[0] == 1000
     no_channel_is_left(relay)
+
+
+def test_nobody_without_a_credential_reaches_other_servers(relay, mdm):
+    browser = mdm()
+    with server(relay, "private") as private, relay.connect() as anybody:
+        assert browser.connect("private").data() is None
+        assert anybody.ask("listen", "private")["error"]["code"] == "script_error"
+        with pytest.raises(InvalidStatus, match="401"):
+            relay.connect("/c/private/0")
+        private.settle()
+        assert not private.new
+
+
+def test_nobody_without_a_credential_reaches_servers_of_linked_relays(make_relay):
+    with listening() as far, server(far, "far") as host:
+        near = make_relay("--connect", to(far), scripts=NAMED)
+        leads(near, "far")
+        with pytest.raises(InvalidStatus, match="401"):
+            near.connect("/c/far/0")
+        with MuxDemux(near.connect()) as browser:
+            assert browser.connect("far").data() is None
+        host.settle()
+        assert not host.new
+        with near.operator() as operator:  # Who may is the relay itself.
+            assert operator.request("say to server", "far", "hello")["connected"] is True
+            channel = host.opened().accept()
+            assert (channel.fields["remoteAddress"], channel.receive()) == ("relay", "hello")
+            channel.send("from afar")
+            assert operator.receive_json()["text"] == "from afar"
+            channel.close(4321, "bye")
+            assert operator.receive_json()["code"] == 4321
 
 
 def test_lines_may_be_cut_and_joined(relay, mdm):
