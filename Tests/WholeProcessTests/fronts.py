@@ -89,11 +89,15 @@ def caddy(folder, text, port):
     return Front([program("caddy"), "run", "--adapter", "caddyfile", "--config", path], folder, port, homes)
 
 
+def reached(front, source="127.0.0.1", certificate=None):
+    """A connection to the proxy, from an address of one's own; over TLS, checked against `certificate`."""
+    connected = socket.create_connection(("127.0.0.1", front.port), DEADLINE, source_address=(source, 0))
+    return Raw(connected, ssl.create_default_context(cafile=certificate) if certificate else None, "localhost")
+
+
 @contextlib.contextmanager
 def through(front, source="127.0.0.1", certificate=None, host="localhost", **options):
-    """A WebSocket through the proxy, from an address of one's own; over TLS, checked against `certificate`."""
-    connected = socket.create_connection(("127.0.0.1", front.port), DEADLINE, source_address=(source, 0))
-    tls = ssl.create_default_context(cafile=certificate) if certificate else None
-    with Raw(connected, tls, "localhost") as raw:
+    """A WebSocket through the proxy."""
+    with reached(front, source, certificate) as raw:
         raw.handshake(host=host, **options)
         yield raw

@@ -13,7 +13,7 @@ import pytest
 
 from certificates import Pair
 from conditions import DEADLINE, eventually
-from fronts import caddy, haproxy, nginx, substituted, through
+from fronts import caddy, haproxy, nginx, reached, substituted, through
 from relay import ROOT, TEST_SCRIPTS, Relay, answer
 from tunnels import free_port
 from wire import BINARY, TEXT, Raw, close_frame, frame, head, upgrade_head
@@ -116,6 +116,61 @@ def test_both_relays_get_connections(site):
     with contextlib.ExitStack() as stack:
         names = [where(stack.enter_context(site.through()))[0] for _ in range(8)]
         assert set(names) == {"one", "two"}, names
+
+
+def test_linked_relays_need_no_sticky_routing(pair, tmp_path):
+    """Whichever relay a server and a client get to: they meet."""
+    # Who may is decided where the client is, and credentials are each relay's own: here everybody may.
+    (tmp_path / "open.lua").write_text("""
+        relay.on("connect", function() return true end)
+        relay.instruction { "serve", function(conn, name) relay.install(name, conn) return true end }
+    """)
+    listen = ["ws://127.0.0.1:0", "ws://127.0.0.1:0?proxy=v2"]
+    with contextlib.ExitStack() as stack:
+        def start(*options, more=()):
+            relay = stack.enter_context(Relay(*options, listen=[*listen, *more], scripts=[tmp_path / "open.lua"]))
+            relay.front = f"127.0.0.1:{Relay.port_of(relay.urls[1])}"
+            return relay
+        one = start(more=["ws://127.0.0.1:0?auth=1234"])
+        two = start("--connect", one.urls[2] + "?auth=1234")
+        front = stack.enter_context(contributed("haproxy", tmp_path, free_port(), [one.front, two.front], pair))
+        hosts = {}
+        for name in ["a", "b"]:  # One at each relay.
+            raw = stack.enter_context(through(
+                front, certificate=pair.certificate, extra=["Sec-WebSocket-Protocol: relay.v1"]))
+            raw.send(frame(TEXT, json.dumps({"instruction": "serve", "parameters": [name], "id": 1})))
+            assert json.loads(raw.read_message())["result"] is True
+            hosts[name] = Host(raw)
+        for relay in [one, two]:
+            eventually(lambda: {server["server"] for server in relay.listed("servers")} == {"a", "b"}, "both are known")
+            assert sum("path" in server for server in relay.listed("servers")) == 1
+        for name, host in hosts.items():
+            for number in range(4):
+                client = stack.enter_context(reached(front, certificate=pair.certificate))
+                client.send(upgrade_head(path=f"/c/{name}/{number}"))
+                assert host.accepted() == number
+                assert client.read_response().status == 101
+                client.send(frame(TEXT, f"to {name}"))
+                assert host.received() == f"to {name}".encode()
+
+
+class Host:
+    """A server's end, as far as this test needs one."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    def accepted(self):
+        """Accepts the next open; its port."""
+        opened = self.raw.read_message()
+        assert opened[0] == 0x10
+        self.raw.send(frame(BINARY, b"\x11" + opened[1:5] + (1 << 16).to_bytes(4, "big")))
+        return json.loads(opened[5:])["port"]
+
+    def received(self):
+        data = self.raw.read_message()
+        assert data[0] == 0x01
+        return data[5:]
 
 
 def test_files_and_health_come_through_a_proxy(site):

@@ -74,6 +74,26 @@ def test_every_command_that_readme_names_is_there():
         assert shown.returncode == 0 and f"relayd {command}" in shown.stdout, command
 
 
+# Five systems on one core
+
+
+def test_the_ways_to_run_the_five_systems_are_commands(tmp_path):
+    rows = [row for row in README.splitlines() if row.startswith("| ") and row.count("|") == 5]
+    commands = [re.findall(r"`([^`]*)`", row.split("|")[3])[-1] for row in rows[-5:]]
+    assert len(commands) == 5
+    for command in commands:
+        # The configuration is read and checked as it would be; nothing listens, nothing is dialled.
+        command = command.replace("haproxy -f", "haproxy -c -f")
+        if "haproxy" not in command:
+            command += " --print-config"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE,
+            env={**os.environ, "PATH": f"{RELAYD.parent}:{os.environ['PATH']}:/usr/sbin", "RELAYD_STATE": str(tmp_path)})
+        # HAProxy finds no certificate where the file expects it, and nothing else to object to.
+        is_only_the_certificate = "haproxy" in command and "/etc/haproxy/relay.pem" in done.stderr
+        assert done.returncode == 0 or is_only_the_certificate, (command, done.stderr)
+
+
 # Reach what cannot be reached
 
 
