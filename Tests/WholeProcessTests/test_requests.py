@@ -185,6 +185,53 @@ def test_a_listener_with_a_token_wants_it_of_requests_as_well(make_relay):
     assert json.loads(one(relay, get("/facts?auth=1234")).body)["isAdmin"] is False
 
 
+def test_a_proxy_says_of_each_request_whose_it_is(make_relay):
+    relay = make_relay("--trusted-proxies", "127.0.0.0/8", scripts=[SCRIPT])
+    near = relay.invoke("create credential", named={"rights": ["admin"], "cidr": "192.0.2.0/24"})["credential"]
+    with relay.raw() as raw:
+        for client in ["192.0.2.1", "198.51.100.7", "192.0.2.2"]:
+            raw.send(get("/facts", f"X-Forwarded-For: {client}"))
+            assert json.loads(raw.read_response().body)["remoteAddress"] == client
+        raw.send(get("/may?admin", "X-Forwarded-For: 192.0.2.1", f"Authorization: Bearer {near}"))
+        assert raw.read_response().body == b"true"
+        # The range of a credential is held against the client of this request, not of the first.
+        raw.send(get("/may?admin", "X-Forwarded-For: 198.51.100.7", f"Authorization: Bearer {near}"))
+        assert raw.read_response().status == 401
+    relay.logs("198.51.100.7")
+    with relay.raw() as raw:
+        raw.send(get("/length", "X-Forwarded-For: 192.0.2.1"))
+        assert raw.read_response().status == 200
+        raw.send(upgrade_head(extra=["X-Forwarded-For: 192.0.2.2"]) + frame(TEXT, '{"instruction":"address","id":1}'))
+        assert raw.read_response().status == 101
+        assert json.loads(raw.read_message())["result"] == "192.0.2.2"
+    conflict = get("/length", "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.2")
+    assert one(relay, conflict).status == 400
+
+
+def test_an_untrusted_peer_says_nothing_of_whose_a_request_is(server):
+    facts = json.loads(one(server, get("/facts", "X-Forwarded-For: 192.0.2.1")).body)
+    assert facts["remoteAddress"] == "127.0.0.1"
+
+
+def test_a_base_path_may_change_while_a_body_comes(make_relay, tmp_path):
+    file = tmp_path / "relayd.yaml"
+    file.write_text("basePath: /relay\n")
+    relay = make_relay("--config", file, scripts=[SCRIPT])
+    with relay.raw() as raw:
+        for path, status in [("/relay", 426), ("/relay/nothing", 404), ("/relay/c/box/1", 426)]:
+            raw.send(get(path))
+            assert raw.read_response().status == status
+        raw.send(head("PUT /relay/facts HTTP/1.1", HOST, "Content-Length: 2", "Expect: 100-continue"))
+        assert raw.read_response().status == 100
+        file.write_text("basePath: /else\n")
+        relay.signal(signal.SIGHUP)
+        relay.logs("reloaded configuration")
+        raw.send(b"hi")
+        assert json.loads(raw.read_response().body)["path"] == "/facts"
+        raw.send(get("/relay/facts"))
+        assert raw.read_response().status == 404
+
+
 # Connections
 
 

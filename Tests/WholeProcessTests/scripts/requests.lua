@@ -60,3 +60,5 @@ relay.on("request", function(request)
 end)
 
 relay.instruction { "served", function() return served end }
+
+relay.instruction { "address", function(conn) return conn.remoteAddress end }
