@@ -105,6 +105,8 @@ final class SharedState: @unchecked Sendable {
     /// The connection is gone.
     func left(_ connection: Connection) {
         directory.remove(connection.id)
+        // It ends when the app has heard of the close (`App.receive`).
+        if connection.app != nil { beginWork() }
         guard connection.isCounted else { return }
         let address = connection.isAddressCounted ? connection.address.withoutPort : nil
         let credential = connection.credentialID
@@ -112,8 +114,6 @@ final class SharedState: @unchecked Sendable {
             counts.connections -= 1
             if let address { Self.decrement(&counts.byAddress, address) }
             if let credential { Self.decrement(&counts.byCredential, credential) }
-            // It ends when the app has heard of the close (`App.receive`).
-            if connection.app != nil { counts.work += 1 }
             return counts.isOver
         }
         if isLast { broadcast(.stop) }
