@@ -185,7 +185,8 @@ def test_a_server_that_exceeds_the_credit_loses_the_channel(pair):
 
 def test_what_waits_for_credit_is_bounded_and_its_source_waits(make_relay):
     relay = make_relay(limits={
-        **HOUR, "outboundHighBytes": "256KiB", "outboundLowBytes": "64KiB", "outputBytesPerCall": "1MiB", "burst": "5s"})
+        **HOUR, "outboundHighBytes": "256KiB", "outboundLowBytes": "64KiB", "outputBytesPerCall": "1MiB",
+        "burst": "5s"})
     relay.load("dialler", SCRIPT)
     with server(relay) as host, relay.connect() as client, relay.connect() as other, relay.connect() as third:
         channel = dial(client, "box")["channel"]
