@@ -131,7 +131,8 @@ extension WebSocketReader {
             }
             Masking.copy(
                 UnsafeRawBufferPointer(start: input + from + inputHead + inner, count: count),
-                to: UnsafeMutableRawBufferPointer(start: output + to + outputHead + outer, count: count), key: key ^ mask)
+                to: UnsafeMutableRawBufferPointer(start: output + to + outputHead + outer, count: count),
+                key: key ^ mask)
             from &+= inputHead &+ length
             to &+= outputHead &+ outer &+ count
             moved.messages &+= 1

@@ -255,7 +255,7 @@ private struct SeededGenerator: RandomNumberGenerator {
             #expect(table.heard(.number(Int64(number)), way, on: link) == .changed)
         }
         #expect(table.heard(.number(-1), way, on: link) == .tooMany)
-        #expect(table.gone(.number(0), on: link))
+        #expect(table.gone(.number(0), on: link) == true)
         #expect(table.heard(.number(-1), way, on: link) == .changed)
         #expect(table.left(link).count == RouteTable.maximumServersPerLink)
         #expect(table.servers.isEmpty)
