@@ -22,13 +22,18 @@ class Resolver:
         self.names = {name: list(addresses) for name, addresses in names.items()}
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((ADDRESS, 53))
-        threading.Thread(target=self.run, daemon=True).start()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def end(self):
+        self.socket.sendto(b"", (ADDRESS, 53))
+        self.thread.join()
+        self.socket.close()
 
     def run(self):
         while True:
-            try:
-                question, sender = self.socket.recvfrom(512)
-            except OSError:
+            question, sender = self.socket.recvfrom(512)
+            if not question:
                 return
             at, labels = 12, []
             while question[at]:
@@ -64,7 +69,7 @@ def resolving(make_relay, tmp_path):
 
     yield make
     for resolver in resolvers:
-        resolver.socket.close()
+        resolver.end()
 
 
 @pytest.fixture
