@@ -1,7 +1,7 @@
 -- WebSocket as a service: a back end that speaks HTTP gets what connections say as requests, and speaks to them with
 -- requests of its own (docs/webhooks.md).
 --
---   a client connects      POST   {target}/{id}   {"code":"NEW_CONNECTION","ws_uri":…}, with the client's Authorization;
+--   a client connects      POST   {target}/{id}   {"code":"NEW_CONNECTION","ws_uri":…}, the client's Authorization;
 --                                                 only 200 with {"code":"OK"} lets it in, anything else is a 403
 --   a client says it       PUT    {target}/{id}   the message, in order for each connection
 --   a connection is gone   DELETE {target}/{id}   once for every connection that was let in
@@ -75,8 +75,8 @@ local function signingKey()
   return encoded and decodeBase64(encoded) or secret
 end
 
--- What every request carries. The id is the same each time that a message is tried: with it the back end knows a message
--- that it has had already.
+-- What every request carries. The id is the same each time that a message is tried: with it the back end knows one that
+-- it has had already.
 local function headersFor(id, body, others)
   local now = string.format("%d", relay.now() // 1)
   local headers = { ["webhook-id"] = id, ["webhook-timestamp"] = now, ["idempotency-key"] = id }
@@ -97,7 +97,8 @@ end
 --   later        quarter of a second -> entries whose next try is due then
 --
 -- An entry: id, number, conn (once it is open), items `first` to `last` that wait, their bytes, sequence of the last
--- message, attempts at the first item, isBusy (in `ready`, served, or in `later`, then isWaiting), isPaused, openedAt, activeAt, isGone.
+-- message, attempts at the first item, isBusy (in `ready`, served, or in `later`, then isWaiting), isPaused, openedAt,
+-- activeAt, isGone.
 
 local function countOf(entry) return entry.last - entry.first + 1 end
 
@@ -277,7 +278,7 @@ local function send(entry)
   return false
 end
 
--- One call that sends what is ready: one item of each entry in turn, so that nobody waits for a long queue of another's.
+-- One call that sends what is ready: one item of each entry in turn, so that nobody waits for another's long queue.
 serve = function(key, worker)
   local ends = relay.monotonic() + relay.config.callTime - timeout() - 2
   local sent = 0
@@ -309,7 +310,9 @@ local function put(entry, item)
 end
 
 relay.on("reload", function()
-  if setting("target", "") == "" then error("webhooks.lua needs the setting target: --set target=http://HOST/PATH", 0) end
+  if setting("target", "") == "" then
+    error("webhooks.lua needs the setting target: --set target=http://HOST/PATH", 0)
+  end
   webhooks = webhooks or {
     byID = {}, byConnection = {}, opening = {}, ready = {}, first = 1, last = 0, later = {}, workers = {}, running = 0,
     nextWorker = 0, bytes = 0, isDown = false, isWatched = false,

@@ -194,7 +194,8 @@ static int http(lua_State *L) {
     };
     lua_pushnil(L);
     while (lua_next(L, 1)) {  // Stack: request key value
-        const char *wrong = lua_type(L, -2) == LUA_TSTRING ? read_field(L, &request, headers) : "an array is no request";
+        bool isNamed = lua_type(L, -2) == LUA_TSTRING;
+        const char *wrong = isNamed ? read_field(L, &request, headers) : "an array is no request";
         if (wrong != NULL) return refuse_mayraise(L, "bad_parameters", "relay.http: %s", wrong);
         lua_pop(L, 1);
     }

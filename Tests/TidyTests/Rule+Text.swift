@@ -61,6 +61,8 @@ extension Rule {
     /// Files in which one thing takes more, and how much that may be.
     private static let longerFiles = [
         // The whole of Lua's patterns: one matcher whose parts call each other.
-        "Sources/CLuaShims/lib_pattern.c": 490
+        "Sources/CLuaShims/lib_pattern.c": 490,
+        // A script is one file: what it keeps of connections, how it sends, and what the back end may ask.
+        "scripts/webhooks.lua": 480,
     ]
 }

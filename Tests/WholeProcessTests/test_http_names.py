@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a resolver of the tes
 
 
 class Resolver:
-    """Answers each question for a name's IPv4 address with the next of its addresses; the last one stays. None: silence."""
+    """Answers each question for a name's IPv4 address with the next of its addresses; the last one stays.
+    With None it is silent."""
 
     def __init__(self, names):
         self.names = {name: list(addresses) for name, addresses in names.items()}

@@ -4,18 +4,15 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
 import websockets.exceptions
-import websockets.sync.client
 
 from conditions import DEADLINE, eventually
-from relay import RELAYD, ROOT, SCRIPTS
+from relay import SCRIPTS
 from webhook_backend import Backend
 
 SECRET = base64.b64encode(b"a key of twenty-four b!!").decode()
@@ -118,7 +115,8 @@ def test_the_story(make_service, backend, loops):
     for message, put in zip(said, puts):
         is_text = isinstance(message, str)
         assert put["body"] == (message.encode() if is_text else message)
-        assert put["headers"]["content-type"] == ("text/plain; charset=utf-8" if is_text else "application/octet-stream")
+        kind = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
+        assert put["headers"]["content-type"] == kind
         assert put["path"] == created["path"]
         assert "authorization" not in put["headers"]
     assert len({put["headers"]["webhook-id"] for put in puts}) == len(said)
@@ -392,40 +390,3 @@ def test_a_new_version_of_the_script_keeps_its_connections(service, backend):
     eventually(lambda: backend.of("DELETE"), "the end is told")
     assert [entry["body"] for entry in backend.of("PUT")] == [b"before", b"after"]
     assert len(backend.of("DELETE")) == 1
-
-
-# The original's variables
-
-
-@pytest.mark.parametrize("names", [("API_URI", "WS_HOSTNAME"), ("TARGET_ADDRESS", "LOCAL_ADDRESS")])
-def test_the_variables_of_wsaas(backend, tmp_path, names):
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = one.getsockname()[1], other.getsockname()[1]
-    variables = {
-        names[0]: f"localhost:{backend.port}/websocket", names[1]: f"localhost:{ports[1]}", "LOG_LEVEL": "DEBUG",
-        "WS_TIMEOUT": "7000", "WS_PORT": str(ports[0]), "HTTP_PORT": str(ports[1]), "WEBHOOK_SECRET": f"whsec_{SECRET}",
-        "RELAYD": str(RELAYD)}
-    launched = subprocess.Popen(
-        [ROOT / "contrib/wsaas", "--state", tmp_path / "state"], env={**os.environ, **variables}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert [launched.stdout.readline() for _ in ports] == [f"listening ws://0.0.0.0:{port}\n" for port in ports]
-        with websockets.sync.client.connect(f"ws://127.0.0.1:{ports[0]}/") as client:
-            place = json.loads(backend.of("POST")[0]["body"])["ws_uri"]
-            assert place.startswith(f"localhost:{ports[1]}/")
-            admin = (tmp_path / "state/admin.credential").read_text().strip()
-            assert code(curl("-X", "PUT", f"http://{place}", credential=admin, body=b"pushed")) == (200, "OK")
-            assert client.recv(timeout=DEADLINE) == "pushed"
-            assert backend.of("POST")[0]["headers"]["webhook-signature"].startswith("v1,")
-    finally:
-        launched.terminate()
-        _, log = launched.communicate(timeout=DEADLINE)
-    assert launched.returncode == 0, log
-    assert len(backend.of("DELETE")) == 1
-
-
-@pytest.mark.parametrize("variables", [{}, {"API_URI": "x", "LOG_LEVEL": "LOUD"}, {"API_URI": "x", "WS_TIMEOUT": "1s"}])
-def test_variables_of_wsaas_that_are_wrong(variables):
-    done = subprocess.run(
-        [ROOT / "contrib/wsaas"], env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("wsaas: ")

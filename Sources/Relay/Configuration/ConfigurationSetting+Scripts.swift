@@ -39,7 +39,7 @@ extension Configuration {
         ConfigurationSetting(
             "http.allow", isList: true, changesLive: false,
             range: "HOST[:PORT], *.DOMAIN[:PORT], an address or a range",
-            "Where scripts may send HTTP requests (relay.http); empty refuses all. A name leads to public addresses only.",
+            "Where scripts may send HTTP requests (relay.http); empty: nowhere. A name leads to public addresses only.",
             values: { $0.httpAllowList.entries.map(\.description) },
             take: { (texts, configuration) throws(ConfigurationError) in
                 var entries: [HTTPAllowList.Entry] = []

@@ -29,7 +29,8 @@ package struct OutboundRequest: Sendable {
 
 package struct OutboundResponse: Sendable {
     package var status: Int
-    /// Without NULs. Lower-case names, each once: values of a name that came several times are joined with ", " (RFC 9110 §5.3).
+    /// Without NULs. Lower-case names, each once: values of a name that came several times are joined with ", "
+    /// (RFC 9110 §5.3).
     package var headers: [(name: String, value: String)]
     package var body: [UInt8]
 
