@@ -23,7 +23,9 @@ extension App {
     /// A link is gone: so are the ways through it. False where the connection was none.
     func linkClosed(_ id: ConnectionID, _ code: CloseCode, _ reason: String) -> Bool {
         let dialler = links.dialled.removeValue(forKey: id)
-        dialler?.failed(reason.isEmpty ? "the link ended with \(code)" : reason, at: loop.now)
+        if !loop.isDraining {
+            dialler?.failed(reason.isEmpty ? "the link ended with \(code)" : reason, at: loop.now)
+        }
         guard links.remove(id) else { return dialler != nil }
         tellLinks(about: links.table.left(id))
         return true
@@ -38,7 +40,7 @@ extension App {
 
     // MARK: What the neighbour says
 
-    func linkReceived(_ bytes: UnsafeRawBufferPointer, isText: Bool, _ link: Member) {
+    func linkReceived(_ bytes: UnsafeRawBufferPointer, _ link: Member) {
         guard let phase = links.phases[link.id], let message = LinkMessage(bytes) else {
             return link.close(.protocolError, reason: "a message of a link cannot be read")
         }

@@ -4,7 +4,7 @@ internal import Logging
 extension App {
     /// A whole message. `bytes` are lent for the duration of the call.
     func received(_ bytes: UnsafeRawBufferPointer, isText: Bool, from connection: Member) {
-        guard !links.contains(connection.id) else { return linkReceived(bytes, isText: isText, connection) }
+        guard !links.contains(connection.id) else { return linkReceived(bytes, connection) }
         caller = connection
         defer {
             caller = nil
