@@ -111,6 +111,7 @@ def test_a_hook_that_fails_is_500_and_logged_with_its_place(server, path, words)
         assert response.status == 500 and response.values("x-injected") == [] and words.encode() not in response.body
         raw.send(get("/length"))  # The connection goes on.
         assert raw.read_response().status == 200
+    server.logs(words)
     line = next(line for line in server.log.splitlines() if words in line)
     assert "requests.lua:" in line and "request hook" in line
 
