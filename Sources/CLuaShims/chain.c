@@ -1,8 +1,8 @@
 // Chains: several hooks behind one function reference.
 //
 // Handshake, message, connect, request and reload hooks run one after another in the call's own coroutine; an error
-// ends the round. Open, close and event hooks must not hurt each other: each runs in a coroutine of its own, its failure
-// is reported and the next one runs. All of them may sleep.
+// ends the round. Open, close and event hooks must not hurt each other: each runs in a coroutine of its own, its
+// failure is reported and the next one runs. All of them may sleep.
 #include "engine.h"
 
 /// Hooks of one call that may be stopped by their budget before the rest of them are left out: each gets a burst.

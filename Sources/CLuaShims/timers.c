@@ -106,8 +106,8 @@ double rl_check_sleep_mayraise(lua_State *L, const char *function) {
     rl_engine *e = rl_engine_of(L);
     if (e->phase != rl_phase_serving) luaL_error(L, "%s is not possible while a script loads", function);
     if (L != e->active || !lua_isyieldable(L)) {
-        luaL_error(L, "%s is not possible inside a coroutine, a metamethod or a callback of a library function: only an "
-                      "instruction, a hook or a timer can sleep", function);
+        luaL_error(L, "%s is not possible inside a coroutine, a metamethod or a callback of a library function: only "
+                      "an instruction, a hook or a timer can sleep", function);
     }
     int64_t now = rl_now(), *deadline = &e->call->deadline;
     if (*deadline == 0) *deadline = now + e->budgets.call_nanoseconds;

@@ -240,8 +240,8 @@ import Testing
             bench.eval(names).json
                 == #""coroutine.close coroutine.create coroutine.isyieldable coroutine.resume coroutine.running "#
                 + "coroutine.status coroutine.wrap coroutine.yield os.clock os.date os.time relay.after relay.cancel "
-                + "relay.connect relay.emit relay.equal relay.every relay.generation relay.hmac relay.install relay.instruction "
-                + "relay.log relay.monotonic relay.now relay.on relay.pipe relay.randomToken relay.server "
+                + "relay.connect relay.dial relay.emit relay.equal relay.every relay.generation relay.hmac relay.http "
+                + "relay.install relay.instruction relay.log relay.monotonic relay.now relay.on relay.pipe relay.randomToken relay.server "
                 + "relay.sha256 relay.sleep relay.uninstall\""
         )
     }

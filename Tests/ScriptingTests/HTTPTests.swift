@@ -27,7 +27,7 @@ import Testing
         #expect(request.timeout == .seconds(2))
         #expect(request.redirects == 3)
         bench.engine.answered(ScriptRequestID(rawValue: 1), .success(ok))
-        #expect(bench.host.finished[id] == .returned(#"[200,"text/plain","1, 2","",3]"#))
+        #expect(bench.host.finished[id] == .returned(#"[200,"text\/plain","1, 2","",3]"#))
     }
 
     @Test func `what goes wrong is a value`() throws {

@@ -60,6 +60,7 @@ extension Rule {
         ("Sources/Relay/EventLoop/", system.union(["CUring"])),
         ("Sources/Relay/Apps/", system.union(["FoundationEssentials"])),
         ("Sources/Relay/Credentials/", ["FoundationEssentials", "Glibc", "Synchronization"]),
+        ("Sources/Relay/Links/", system.union(["FoundationEssentials"])),
         ("Sources/Relay/TLS/", ["COpenSSL", "Glibc"]),
         // Bytes, time and randomness come in as values.
         ("Sources/Relay/HTTP/", pure),
@@ -67,10 +68,12 @@ extension Rule {
         ("Sources/Relay/Servers/", pure),
         ("Sources/Relay/WebSocket/", pure),
         ("Sources/Scripting/", ["CLuaShims", "Relay"]),
+        ("Sources/Outbound/", ["CCurl", "Glibc", "Relay", "Synchronization"]),
         (
             "Sources/relayd/",
             system.union([
-                "ArgumentParser", "CStaticFiles", "FoundationEssentials", "Relay", "RelayClient", "Scripting", "Yams",
+                "ArgumentParser", "CStaticFiles", "FoundationEssentials", "Outbound", "Relay", "RelayClient",
+                "Scripting", "Yams",
             ])
         ),
         ("Sources/RelayClient/", ["CLinux", "FoundationEssentials", "Glibc", "Relay", "Synchronization"]),

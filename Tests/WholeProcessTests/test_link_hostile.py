@@ -341,4 +341,3 @@ def test_a_link_that_is_reset_while_it_carries_channels_leaves_nothing_behind(ma
                 leads(near, "box")
             eventually(lambda: near.descriptors <= before, "no descriptor is left")
             eventually(lambda: near.listed("channels") == far.listed("channels") == [], "no channel is left")
-

@@ -117,5 +117,3 @@ def test_an_instance_that_is_refused_and_tries_again_at_once_costs_nobody_else_a
                     wrong.wait(DEADLINE)
                 eventually(lambda: relay.listed("channels") == [], "no channel is left")
                 assert relay.descriptors <= before
-
-

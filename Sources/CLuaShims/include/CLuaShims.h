@@ -262,7 +262,8 @@ const rl_outcome *rl_call(rl_engine *engine, const rl_request *request);
 const rl_outcome *_Nullable rl_timer_fired(rl_engine *engine, uint64_t timer);
 void rl_forget(rl_engine *engine, uint64_t connection);
 
-/// What has become of an HTTP request: `code.start` is NULL where there is an answer, and `status` 0 where there is none.
+/// What has become of an HTTP request: `code.start` is NULL where there is an answer, and `status` 0 where there is
+/// none.
 typedef struct rl_http_answer {
     int32_t status;
     /// name, NUL, value, NUL, name …

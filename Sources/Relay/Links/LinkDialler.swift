@@ -27,9 +27,9 @@ struct DialAttempt: Sendable {
     let result: Result<DialledSocket, ConfigurationError>
 }
 
-/// Keeps one link of the configuration: dials in a thread of its own, since names are resolved there, and again, after a
-/// pause that grows, when the link could not be made or is gone. All but the thread belongs to the
-/// loop of the default app, which is what is linked.
+/// Keeps one link of the configuration: dials in a thread of its own, since names are resolved there, and again, after
+/// a pause that grows, when the link could not be made or is gone. All but the thread belongs to the loop of the
+/// default app, which is what is linked.
 final class LinkDialler: @unchecked Sendable {
     // `@unchecked Sendable`: the thread looks at what never changes alone.
     let url: LinkURL
@@ -39,7 +39,8 @@ final class LinkDialler: @unchecked Sendable {
     private let pauses = eventfd(0, Int32(EFD_CLOEXEC))
     private var backoff = Backoff()
     private var connectedAt: UInt64 = 0
-    /// Why there is no link; nil while there is one, or before the first attempt. Logged once as long as it is the same.
+    /// Why there is no link; nil while there is one, or before the first attempt. Logged once as long as it is the
+    /// same.
     private(set) var failure: String?
 
     init(_ url: LinkURL, _ shared: SharedState, _ dial: @escaping Dial) {

@@ -1,5 +1,5 @@
-/// A link that this relay makes (`--connect`): the other relay's listener, as a URL, with what only concerns the link in
-/// its query: `auth=` or `credential=` is what is presented there, `cost=`, and `ca=`, a file of certificates.
+/// A link that this relay makes (`--connect`): the other relay's listener, as a URL, with what only concerns the link
+/// in its query: `auth=` or `credential=` is what is presented there, `cost=`, and `ca=`, a file of certificates.
 ///
 /// The secret is in `secret` and nowhere else: `description` redacts it.
 package struct LinkURL: Hashable, Sendable, CustomStringConvertible {

@@ -73,7 +73,8 @@ final class Connection {
     /// The 101 was sent: scripts have met it, and are told when it goes.
     var wasOpen = false
     var isLivecode = false
-    /// A link that may lead to any server and tell of any: this relay has dialled it, or it presents a listener's token.
+    /// A link that may lead to any server and tell of any: this relay has dialled it, or it presents a listener's
+    /// token.
     var isTrustedLink = false
     private var isResuming = false
     /// The peer's end of stream came while messages before it were still unread.

@@ -8,8 +8,8 @@ package struct ExposedTarget {
     /// Where it speaks WebSocket: messages are kept as they are, instead of bytes.
     let webSocket: RelayURL?
 
-    /// Reads a pair of the command line: `HOST:PORT`, `unix:PATH`, `http://HOST[:PORT]` or `ws[s]://HOST[:PORT][/PATH]`,
-    /// and `NAME[:PORT]`.
+    /// Reads a pair of the command line: `HOST:PORT`, `unix:PATH`, `http://HOST[:PORT]` or
+    /// `ws[s]://HOST[:PORT][/PATH]`, and `NAME[:PORT]`.
     package init(_ target: String, as name: String) throws(ClientFailure) {
         if let scheme = Self.scheme(of: target), scheme == "ws" || scheme == "wss" {
             guard let url = try? RelayURL(parsing: target), case .internet(_, let port) = url.endPoint else {

@@ -9,8 +9,9 @@ struct ExposeCommand: ParsableCommand {
             As in `relayd expose 127.0.0.1:22 --as box:22`: whoever the relay connects to port 22 of the server box \
             speaks to this machine's port 22. A target is HOST:PORT, unix:PATH, http://HOST:PORT, or ws://HOST:PORT \
             (wss:// too) for a WebSocket service whose messages are kept as they are; several may be given, each \
-            with its --as. --ca and --insecure hold for wss:// targets, too. Needs a credential with the right listen:NAME. Connects anew whenever the \
-            relay goes away; ends with 1 when another connection takes the name over, and with Ctrl-C.
+            with its --as. --ca and --insecure hold for wss:// targets, too. Needs a credential with the right \
+            listen:NAME. Connects anew whenever the relay goes away; ends with 1 when another connection takes the \
+            name over, and with Ctrl-C.
             """)
 
     @OptionGroup var client: ClientOptions

@@ -13,7 +13,7 @@ import Testing
 
     @Test func `every stored limit has exactly one descriptor`() {
         let stored = Mirror(reflecting: Limits()).children.compactMap(\.label)
-        #expect(stored.count == 20)
+        #expect(stored.count == 22)
         #expect(stored == Limits.descriptors.map(\.name))
     }
 

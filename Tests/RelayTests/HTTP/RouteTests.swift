@@ -77,7 +77,8 @@ import Testing
             #expect(Route.parse(base + "/app/x/c/box/80", below: base) == Route.parse("/app/x/c/box/80"))
             #expect(Route.parse(base + "/readyz", below: base) == .ready)
             #expect(Route.parse(base + "/s/..", below: base) == .badRequest)
-            for path in ["/", "/readyz", base + "x", base + "//", base.uppercased(), "/x" + base, base + "/../readyz"] {
+            #expect(Route.parse(base + "//", below: base) == Route.parse("//"))
+            for path in ["/", "/readyz", base + "x", base.uppercased(), "/x" + base, base + "/../readyz"] {
                 #expect([.notFound, .badRequest].contains(Route.parse(path, below: base)), "\(path)")
             }
         }

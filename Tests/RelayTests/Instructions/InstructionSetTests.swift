@@ -94,7 +94,7 @@ import Testing
     @Test func `the names of the contract are the relay's`() {
         let contract = [
             "add instruction", "remove instruction", "invoke", "eval", "load script", "unload script", "require",
-            "modules", "instructions", "servers", "connections", "channels", "apps", "history", "rollback",
+            "modules", "instructions", "servers", "connections", "channels", "links", "apps", "history", "rollback",
             "close connection", "create app", "remove app", "create credential", "revoke credential",
         ]
         for name in contract { #expect(BuiltIn.isReserved(name), "\(name)") }
