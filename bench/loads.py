@@ -42,7 +42,7 @@ class Effort:
 
 
 KINDS = ("pairs", "fixed", "growth", "tls", "setup", "idle", "forward", "replace", "shares", "channels", "fairness",
-         "stalled", "tunnel", "micro")
+         "stalled", "tunnel", "webhooks", "links", "micro")
 QUICK = Effort(rounds=3, warmup=0.4, seconds=1.2, kinds=("pairs",))
 FULL = Effort(rounds=5, warmup=1, seconds=3, kinds=KINDS)
 
@@ -106,3 +106,8 @@ STALLED_CHANNELS = 10_000
 STALLED_CREDIT = "64KiB"
 # What is sent into each: its credit, and as much beyond (loadgen/stalled.c).
 STALLED_BYTES = 128 << 10
+
+# Back ends that speak HTTP: what connections say, and what is pushed to them.
+WEBHOOK = Load("100 connections, 64 B, 8 in flight", 100, 8, 64)
+PUSH = Load("100 connections, 64 B, 1 in flight for each", 100, 1, 64)
+LINKED = [SMALL_MANY, MEDIUM, LARGE]

@@ -1,6 +1,7 @@
 """relayd and its peers as subjects: how each is set up. Why so: bench/README.md, "The peers"."""
 
 import os
+import shutil
 from pathlib import Path
 
 from subjects import Certificate, Place, Subject
@@ -9,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NODE_PEERS = ROOT / "bench/peers"
 PAIR_SCRIPT = ROOT / "bench/scripts/pair.lua"
 TUNNEL_SCRIPT = ROOT / "scripts/tunnel.lua"
+WEBHOOKS_SCRIPT = ROOT / "scripts/webhooks.lua"
 CIPHER = "TLS_AES_128_GCM_SHA256"
 # A proxied connection takes two open files, and 20 000 is a common hard limit; pipes of splice(2) come on top.
 HAPROXY_CONNECTIONS, HAPROXY_PIPES = 9_000, 400
@@ -17,15 +19,17 @@ BIG_BUFFER_KIBIBYTES = 64
 
 def relayd(binary: Path, name: str, what: str, script: Path, compared_with: tuple[str, ...] = (), io: str = "auto",
            query: str = "", certificate: Certificate | None = None, wrapper: tuple[str, ...] = (),
-           address: str = "127.0.0.1:0", limits: tuple[str, ...] = (), **more) -> Subject:
-    """relayd with one loop; `wrapper` is a program that it runs under, `more` is of the subject."""
+           address: str = "127.0.0.1:0", limits: tuple[str, ...] = (), arguments=lambda place: [], **more) -> Subject:
+    """relayd with one loop; `wrapper` is a program that it runs under, `arguments` are further ones, given the place,
+    `more` is of the subject."""
 
     def command(place: Place) -> list[str]:
         scheme = "wss" if certificate else "ws"
         tls = ["--tls-certificate", certificate.certificate, "--tls-key", certificate.key] if certificate else []
-        return [*wrapper, binary, "serve", "--listen", f"{scheme}://{address}{query}", "--state",
+        where = address if place.port == 0 else f"127.0.0.1:{place.port}"
+        return [*wrapper, binary, "serve", "--listen", f"{scheme}://{where}{query}", "--state",
                 place.directory / "state", "--script", script, "--loops", "1", "--io", io,
-                *(f"--limit={limit}" for limit in ("connectionsPerAddress=100000", *limits)), *tls]
+                *(f"--limit={limit}" for limit in ("connectionsPerAddress=100000", *limits)), *tls, *arguments(place)]
 
     body = (ROOT / "scripts/tunnel/forward to server.lua").read_text().strip()
     return Subject(
@@ -33,6 +37,26 @@ def relayd(binary: Path, name: str, what: str, script: Path, compared_with: tupl
         credential=lambda directory: directory / "state" / "admin.credential",
         # Two texts that do the same: every replacement is a change.
         bodies=(body, f"--[[ the other one ]] {body}"), **more)
+
+
+def relayd_with_webhooks(binary: Path, name: str, what: str, io: str, **more) -> Subject:
+    """relayd whose connections belong to the generator's back end."""
+    return relayd(binary, name, what, WEBHOOKS_SCRIPT, io=io, query="?bearer=scripts", proxy_schemes=("ws", "tcp"),
+                  arguments=lambda place: ["--set", f"target=http://127.0.0.1:{place.backend_port}",
+                                           "--http-allow", f"127.0.0.1:{place.backend_port}"], **more)
+
+
+def linked(binary: Path, name: str, what: str, io: str, **more) -> Subject:
+    """Two relays: clients are at the first, which has linked itself to the second, where servers are."""
+
+    def link(place: Place) -> list[str]:
+        # One operator has both: what a credential allows at one it allows at the other.
+        shutil.copytree(place.neighbour.directory / "state", place.directory / "state")
+        secret = (place.directory / "state" / "admin.credential").read_text().strip()
+        return ["--connect", f"{place.neighbour.url}?credential={secret}"]
+
+    return relayd(binary, name, what, PAIR_SCRIPT, io=io, arguments=link, scenario="channel",
+                  neighbour=relayd(binary, name, what, PAIR_SCRIPT, io=io), **more)
 
 
 def haproxy(name: str, what: str, has_big_buffers: bool = False, certificate: Certificate | None = None,
@@ -119,6 +143,20 @@ def node_channel(name: str, what: str, forward: str | None = None, options: tupl
     faults = ["--forward", forward] if forward else []
     return Subject(name, what, lambda place: ["node", NODE_PEERS / "node-channel.mjs", *faults], scenario="channel",
                    options=options)
+
+
+def node_webhook(name: str, what: str, forward: str | None = None) -> Subject:
+    """The Node relay to a back end that speaks HTTP; `forward` is what hands a message on."""
+    secret = "shared secret"
+    faults = ["--forward", forward] if forward else []
+
+    def command(place: Place) -> list[str]:
+        (place.directory / "credential").write_text(secret)
+        return ["node", NODE_PEERS / "node-webhook.mjs", "--port", str(place.port), "--to", str(place.backend_port),
+                "--credential", secret, *faults]
+
+    return Subject(name, what, command, proxy_schemes=("ws", "tcp"),
+                   credential=lambda directory: directory / "credential")
 
 
 def node_tcp(name: str, what: str, forward: str) -> Subject:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import channel_report
+import loads
 import targets
 from figures import (NOISE_SHARE, cpu, is_noisy, median, median_of, ratios_of, spread, table, values)
 from relays import CIPHER, NODE_PEERS, ROOT
@@ -42,6 +43,9 @@ class Findings:
     fairness: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
     stalled: dict[str, list[dict]] = field(default_factory=dict)
     tunnel: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
+    # By scenario, or load, and subject.
+    webhooks: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
+    links: dict[str, dict[str, list[dict]]] = field(default_factory=dict)
     # A result of each benchmark.
     micro: list[dict] = field(default_factory=list)
     # By section, the subjects that were measured in it.
@@ -93,6 +97,11 @@ def versions(with_relayd: bool) -> dict[str, str]:
 
 
 # Tables of messages
+
+WEBHOOK_SECTIONS = {
+    "webhook": f"What connections say, as `PUT`s to the back end: {loads.WEBHOOK.name}",
+    "push": f"`PUT`s of the back end to connections: {loads.PUSH.name}",
+}
 
 
 def messages_section(name: str, results: dict[str, list[dict]], subjects: list) -> str:
@@ -291,6 +300,9 @@ def render(findings: Findings) -> str:
                 channel_report.stalled_section(findings.stalled) if findings.stalled else ""),
         chapter("Tunnels", "tunnel",
                 *(channel_report.tunnel_section(*found, subjects["tunnel"]) for found in findings.tunnel.items())),
+        chapter("Back ends that speak HTTP", "webhooks", *each({
+            WEBHOOK_SECTIONS[scenario]: found for scenario, found in findings.webhooks.items()}, "webhooks")),
+        chapter("Channels across a link", "links", *each(findings.links, "links")),
         chapter("Micro-benchmarks", "micro", micro_section(findings.micro) if findings.micro else ""),
         "## Machine, versions, method\n",
         table(["what", "which"], facts),

@@ -17,6 +17,7 @@ import micro
 import relays
 import report
 import shares
+import targets
 import tunnel
 from measure import Bench, say
 from relays import BIG_BUFFER_KIBIBYTES as BIG, ROOT
@@ -164,6 +165,26 @@ class Run:
         every = self.findings.subjects["tunnel"] = tunnel.tunnels(
             self.binary, self.interfaces, self.certificate, self.name_of)
         self.findings.tunnel = tunnel.measure(self.bench, every)
+
+    # Back ends and other relays
+
+    def webhooks(self) -> None:
+        subjects = self.findings.subjects["webhooks"] = [
+            relays.relayd_with_webhooks(self.binary, self.name_of(io), f"one loop, scripts/webhooks.lua, --io {io}", io,
+                                        compared_with=("node",)) for io in self.interfaces] + [
+            relays.node_webhook("node", "Node, ws and http, bench/peers/node-webhook.mjs")]
+        for scenario, load in (("webhook", loads.WEBHOOK), ("push", loads.PUSH)):
+            self.findings.webhooks[scenario] = self.bench.messages(scenario, subjects, load)
+
+    def links(self) -> None:
+        for load in loads.LINKED:
+            subjects = [subject for io in self.interfaces for subject in (
+                relays.relayd(self.binary, self.name_of(io), f"one relay, one loop, --io {io}", relays.PAIR_SCRIPT,
+                              io=io, scenario="channel"),
+                relays.linked(self.binary, targets.linked(self.name_of(io)), "two, linked: clients at one, servers at the "
+                              "other; CPU and memory of both", io, compared_with=(self.name_of(io),)))]
+            self.findings.subjects["links"] = subjects
+            self.findings.links[load.name] = self.bench.messages("channel", subjects, load)
 
     def shares(self) -> None:
         if not self.interfaces:

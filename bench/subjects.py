@@ -94,11 +94,13 @@ def make_certificate(directory: Path) -> Certificate:
 
 @dataclass(frozen=True)
 class Place:
-    """What a subject gets when it starts: an empty directory, and, a proxy, its port and that of its back end."""
+    """What a subject gets when it starts: an empty directory; a proxy, its port and that of its back end; and the relay
+    that it links itself to."""
 
     directory: Path
     port: int
     backend_port: int
+    neighbour: "Running | None" = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class Subject:
     # Where the admin credential is, given the directory, and the texts of `forward to server` to put in turn.
     credential: callable = None
     bodies: tuple[str, ...] = ()
+    # The relay that is started before and that it links itself to: servers connect there, clients here.
+    neighbour: "Subject | None" = None
     # What the generator does with it, and further options, where that is not the kind's own scenario.
     scenario: str = ""
     options: tuple[str, ...] = ()
@@ -132,13 +136,16 @@ class Running:
         self.directory = directory
         directory.mkdir(parents=True)
         self.errors = directory / "stderr.txt"
-        self.place = Place(directory, free_port(), free_port()) if subject.proxy_schemes else Place(directory, 0, 0)
-        with open(self.errors, "wb") as errors:
-            self.process = subprocess.Popen(
-                subject.command(self.place), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                preexec_fn=prepare_child(core, is_realtime))
-        self.pid = self.process.pid
+        self.process = None
+        self.neighbour = subject.neighbour and Running(subject.neighbour, directory / "neighbour", core, is_realtime)
         try:
+            ports = (free_port(), free_port()) if subject.proxy_schemes else (0, 0)
+            self.place = Place(directory, *ports, self.neighbour)
+            with open(self.errors, "wb") as errors:
+                self.process = subprocess.Popen(
+                    subject.command(self.place), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                    preexec_fn=prepare_child(core, is_realtime))
+            self.pid = self.process.pid
             self.url = self._wait_for_port() if subject.proxy_schemes else self._wait_for_line()
         except BaseException:
             self.stop()
@@ -151,6 +158,8 @@ class Running:
             known += ["--credential-file", str(self.subject.credential(self.directory))]
         if self.subject.proxy_schemes:
             known += ["--backend", f"{self.subject.proxy_schemes[1]}://127.0.0.1:{self.place.backend_port}"]
+        if self.neighbour:
+            known += ["--pid", str(self.neighbour.pid), "--server-url", self.neighbour.url]
         if self.subject.certificate:
             known += ["--certificate", str(self.subject.certificate.both)]
         return known + list(self.subject.options)
@@ -184,6 +193,12 @@ class Running:
         return "Its last words: " + " / ".join(text[-5:]) if text else "It wrote nothing on standard error."
 
     def stop(self) -> None:
+        if self.process:
+            self._end_process()
+        if self.neighbour:
+            self.neighbour.stop()
+
+    def _end_process(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             try:

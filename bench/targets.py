@@ -27,6 +27,14 @@ INTERACTIVE_MILLISECONDS = 50.0
 # Channels beside stalled ones, messages per second to those without.
 STALLED_SPEED = 0.9
 TUNNEL_RATIO = 2.0
+# Messages per second on one core; and CPU of two relays that are linked, to that of one.
+WEBHOOK_RATES = {"webhook": 5_000, "push": 10_000}
+LINK_RATIO = 1.6
+
+
+def linked(name: str) -> str:
+    """Two relays of that name: `relayd`, or `relayd (epoll)`."""
+    return "two linked" + name.removeprefix("relayd")
 
 
 def replace_delays(results: dict[str, list[dict]]) -> list[float]:
@@ -148,9 +156,24 @@ def channel_rows(findings) -> list[list[str]]:
     return rows
 
 
+def backend_rows(findings) -> list[list[str]]:
+    rows = []
+    for scenario, rate in WEBHOOK_RATES.items():
+        if findings.ours in findings.webhooks.get(scenario, {}):
+            measured = median_of(findings.webhooks[scenario][findings.ours], "messagesPerSecond")
+            rows.append([f"{scenario}: messages per second, one core", f"≥ {rate:,}", f"{measured:,.0f}",
+                         "met" if measured >= rate else f"missed by {(1 - measured / rate) * 100:.0f} %"])
+    for load, results in findings.links.items():
+        if findings.ours in results:
+            rows.append(at_most(f"CPU per message across a link, both relays', to one relay's ({load})", LINK_RATIO,
+                                median(ratios_of(results, linked(findings.ours), findings.ours))))
+    return rows
+
+
 def section(findings) -> str:
     text = pair_table(findings.pairs, findings.ours) + channel_table(findings.channels, findings.ours)
     rows = pair_rows(findings, findings.ours) + other_rows(findings, findings.ours) + channel_rows(findings)
+    rows += backend_rows(findings)
     if rows:
         text += ("\n" if text else "") + table(["what", "target", "measured", ""], rows)
     return "## Targets\n\n" + text if text else ""

@@ -174,7 +174,7 @@ def test_a_directory_of_scripts_loads_in_the_order_of_their_names(tmp_path):
 
 
 def test_the_shipped_scripts_load():
-    with Relay(scripts=[SCRIPTS]) as relay:
+    with Relay("--set", "target=http://127.0.0.1:9", scripts=[SCRIPTS]) as relay:
         assert len(relay.listed("instructions")) >= 6
 
 

@@ -164,6 +164,8 @@ void channel_run_load(struct load *load, const struct options *options, const st
     if (run.links == NULL) fail(EXIT_LOST, "out of memory");
     run.serverCount = options->servers > 0 ? options->servers : load->pairs;
     run.servers = open_all(run.serverCount, true, serverReceiveBytes);
+    // Another relay hears of the servers by its link.
+    for (int64_t until = now() + options->settle; options->serverTarget != NULL && now() < until;) loop_turn(1000000);
     run.clients = open_all(options->multiplexed, false, 0);
     load->dialect = &channelDialect;
     if (neighbours != NULL) load->prepared = neighbours->open;

@@ -53,7 +53,7 @@ static void print_usage(void) {
          "  --every MILLISECONDS   between replacements (50)\n"
          "  --connections N        idle connections (10000)\n"
          "  --concurrency N        connections under way (setup; 64)\n"
-         "  --settle SECONDS       before memory is read (1)");
+         "  --settle SECONDS       before memory is read, and before clients go where no server is (1)");
 }
 
 /// The text of a file without trailing line ends.

@@ -104,7 +104,10 @@ static const struct connection_events pushEvents = {.opened = push_opened, .byte
 
 /// The first message of a connection says which pair it is.
 static void introduced(const struct http_message *request, const char *id) {
-    struct pair *pair = pairs_find(strtoull(request->body + 5, NULL, 10));
+    // What stands behind a body in memory is none of it.
+    char digits[11] = "";
+    memcpy(digits, request->body + 5, request->bodyLength - 5 < 10 ? request->bodyLength - 5 : 10);
+    struct pair *pair = pairs_find(strtoull(digits, NULL, 10));
     struct hook *hook = NULL;
     for (uint32_t i = 0; i < run.greetedCount && hook == NULL; i++) {
         if (strcmp(run.greeted[i].id, id) == 0) hook = &run.greeted[i];
