@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from relays import ROOT, haproxy, nginx, node_channel, node_livecode, node_pair, node_tcp
+from relays import (ROOT, haproxy, nginx, node_channel, node_livecode, node_pair, node_tcp, node_webhook)
 from subjects import BenchError, Running, Subject, make_certificate, raise_file_limit
 
 ALTERED = "was lost, reordered, duplicated or altered"
@@ -119,6 +119,26 @@ STREAM_CASES = [
      "the stream ended behind|bytes were lost|send:"),
 ]
 
+# `pass` puts a message to the back end, or sends it to the client.
+WEBHOOK = """(pass, bytes, socket) => {
+    globalThis.n = (globalThis.n ?? 0) + 1
+    const fault = n === 2000
+"""
+WEBHOOK_CASES = [
+    ("is honest", "return pass(bytes)", None),
+    ("loses a message", "if (!fault) return pass(bytes)", ALTERED),
+    ("doubles a message", "const done = pass(bytes)\n"
+     "return fault ? Promise.resolve(done).then(() => pass(bytes)) : done", DOUBLED),
+    ("alters a byte", "if (fault) bytes[60] ^= 1\nreturn pass(bytes)", ALTERED),
+    ("sends another's message", "globalThis.first ??= [pass, socket]\n"
+     "if (n >= 2000 && first[1] !== socket && !globalThis.done) { globalThis.done = true; return first[0](bytes) }\n"
+     "return pass(bytes)", f"{DOUBLED}|another connection's message"),
+    ("closes a connection", "if (fault) { socket.close(4003, 'slow') } else { return pass(bytes) }",
+     "closed a connection: 4003 slow"),
+    ("cuts a connection", "if (fault) { socket.terminate() } else { return pass(bytes) }",
+     "the relay cut a connection"),
+]
+
 
 def judge(generator: Path, subject: Subject, directory: Path, scenario: str, options: list[str]) -> tuple[int, str]:
     """The generator's exit code and what it said; -1 where it did not come that far."""
@@ -151,6 +171,9 @@ def cases(directory: Path):
         for direction, options in (("to", []), ("from", ["--toward", "client"])):
             yield f"a stream {direction} the back end through a tunnel that {name}", expected, node_tcp(
                 "node", "", STREAM + rest + "\n}"), "stream", options
+    for scenario in ("webhook", "push"):
+        for name, rest, expected in WEBHOOK_CASES:
+            yield f"a {scenario} relay that {name}", expected, node_webhook("node", "", WEBHOOK + rest + "\n}"), scenario, []
     certificate = make_certificate(directory)
     for subject in (haproxy("HAProxy", ""), nginx("nginx", ""),
                     haproxy("HAProxy with TLS", "", certificate=certificate, secures_backend=True)):

@@ -7,7 +7,7 @@
 //
 //   node-webhook.mjs --port N --to PORT --credential SECRET [--forward FUNCTION]
 //
-// --forward FUNCTION   what hands a message on, as JavaScript; a faulty one shows whether the load generator notices.
+// --forward FUNCTION   what hands a message on, either way, as JavaScript; a faulty one shows whether the load generator notices.
 
 import { createServer, request, Agent } from 'node:http'
 import { randomUUID, timingSafeEqual } from 'node:crypto'
@@ -19,7 +19,7 @@ const { values: options } = parseArgs({
         port: { type: 'string' },
         to: { type: 'string' },
         credential: { type: 'string' },
-        forward: { type: 'string', default: '(put, data) => put(data)' },
+        forward: { type: 'string', default: '(pass, data) => pass(data)' },
     },
 })
 const forward = (0, eval)(options.forward)
@@ -75,8 +75,9 @@ const server = createServer((asked, answer) => {
         if (!isAllowed(asked.headers.authorization)) return reply(401, 'BAD_REQUEST')
         if (asked.method !== 'PUT') return reply(405, 'BAD_REQUEST')
         if (socket === undefined) return reply(404, 'NOT_FOUND')
-        const isBinary = asked.headers['content-type'] === 'application/octet-stream'
-        socket.send(Buffer.concat(parts), { binary: isBinary }, (error) => reply(error ? 404 : 200, error ? 'NOT_FOUND' : 'OK'))
+        const binary = asked.headers['content-type'] === 'application/octet-stream'
+        forward((bytes) => socket.send(bytes, { binary }), Buffer.concat(parts), socket)
+        reply(200, 'OK')
     })
 })
 const relay = new WebSocketLibrary.Server({ noServer: true })
