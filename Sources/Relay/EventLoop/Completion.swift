@@ -57,7 +57,7 @@ enum Completion {
 /// A socket as its backend knows it. Lives in its owner; only the backend changes it.
 struct IOHandle {
     let fileDescriptor: Int32
-    /// The most that one receive may bring; 0 is as much as there is room for.
+    /// The most that one receive may bring; 0 is what serves one sender best.
     var receiveBytes: UInt32 = 0
     /// What is sent together stays apart from what follows (MSG_EOR, send(2)): a limit of unsent bytes holds only then,
     /// because the kernel asks for it when it begins a buffer, and fills the last one up to 64 KiB before.

@@ -6,6 +6,8 @@ final class EpollBackend {
     /// One receive takes at most so many bytes. 64 KiB is what a 64 KiB message needs in one go, and stays in the
     /// second-level cache; larger buffers did not make fewer system calls in the prototypes of DESIGN §3.
     static let receiveBytes = 64 << 10
+    /// The most that `IOHandle.receiveBytes` may ask for.
+    static let mostReceiveBytes = 512 << 10
     /// Events per epoll_wait(2): enough that a busy turn batches its sends, few enough that timers are not late.
     private static let eventCount = 512
     /// Connections accepted per listener and turn, so that a storm of them does not starve those that are open.
@@ -26,7 +28,7 @@ final class EpollBackend {
             throw StartError("cannot create an epoll descriptor: \(System.describe(errno: errno))")
         }
         events = .allocate(capacity: Self.eventCount)
-        buffer = .allocate(byteCount: Self.receiveBytes, alignment: 64)
+        buffer = .allocate(byteCount: Self.mostReceiveBytes, alignment: 64)
     }
 
     deinit {
@@ -150,8 +152,9 @@ final class EpollBackend {
             let isGone = happened & (CLINUX_EPOLLERR | CLINUX_EPOLLHUP) != 0
             return isGone ? .receiveFailed(token, errno: ECONNRESET) : nil
         }
-        let limit = Int(connection.handle.receiveBytes)
-        let room = limit == 0 ? buffer : UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(limit, buffer.count)])
+        let wanted = Int(connection.handle.receiveBytes)
+        let limit = wanted == 0 ? Self.receiveBytes : min(wanted, buffer.count)
+        let room = UnsafeMutableRawBufferPointer(rebasing: buffer[..<limit])
         switch System.receive(connection.handle.fileDescriptor, into: room) {
         case .bytes(let count):
             return .received(token, UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))

@@ -7,6 +7,8 @@ extension Connection {
         channels = Multiplexer(isDialled: isDialled, isLink: subprotocol == .link)
         // Binary messages are frames of channels: they stream, so only texts have a limit.
         reader.limitsBinary = false
+        // One receive brings the messages of many channels: the more it does, the more of them leave in one send each.
+        handle.receiveBytes = UInt32(EpollBackend.mostReceiveBytes)
         System.setUnsentLimit(handle.fileDescriptor, bytes: Int32(Multiplexer.leastBurst))
         loop.channelConnections[id] = self
     }

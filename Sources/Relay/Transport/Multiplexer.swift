@@ -90,7 +90,7 @@ final class Multiplexer {
     /// A small message waits for what may be unsent in the kernel, the burst that went beyond it and the one here: 24
     /// KiB, 20 ms at 10 Mbit/s. A socket that takes more in that time is given more.
     static let leastBurst = 8 << 10
-    static let mostBurst = 256 << 10
+    static let mostBurst = 1 << 20
     private static let burstMilliseconds = 12
     private static let windowMilliseconds: UInt64 = 20
 
