@@ -64,8 +64,10 @@ package struct ProxyHeader: Hashable, Sendable {
         }
         guard end + 1 < bytes.count else { return .incomplete }
         guard bytes[end + 1] == 0x0A else { return .refused(.malformed) }
-        let fields = String(decoding: bytes[..<end], as: UTF8.self).split(
-            separator: " ", omittingEmptySubsequences: false)
+        // Cut as bytes: in a text a blank and a combining mark behind it are one character, and no blank.
+        let fields = bytes[..<end].split(separator: 0x20, omittingEmptySubsequences: false).map {
+            String(decoding: $0, as: UTF8.self)
+        }
         if fields[1] == "UNKNOWN" { return .header(ProxyHeader(source: nil), length: end + 2) }
         guard fields.count == 6, fields[1] == "TCP4" || fields[1] == "TCP6",
             let address = address(fields[2], fields[1]), let port = port(fields[4]),
@@ -74,13 +76,13 @@ package struct ProxyHeader: Hashable, Sendable {
         return .header(ProxyHeader(source: SocketAddress(address, port: port)), length: end + 2)
     }
 
-    private static func address(_ text: Substring, _ family: Substring) -> IPAddress? {
+    private static func address(_ text: String, _ family: String) -> IPAddress? {
         guard text.utf8.allSatisfy({ $0 != 0 && $0 != UInt8(ascii: "%") }) else { return nil }
-        return text.contains(":") == (family == "TCP6") ? IPAddress(String(text)) : nil
+        return text.contains(":") == (family == "TCP6") ? IPAddress(text) : nil
     }
 
     /// Digits without leading zeros.
-    private static func port(_ text: Substring) -> UInt16? {
+    private static func port(_ text: String) -> UInt16? {
         guard text.utf8.allSatisfy(HTTPCharacter.isDigit), text == "0" || text.first != "0" else { return nil }
         return UInt16(text)
     }

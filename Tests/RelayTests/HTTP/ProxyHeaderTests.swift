@@ -30,6 +30,12 @@ import Testing
         #expect(parse("GET / HTTP/1.1\r\n".utf8) == .refused(.absent))
     }
 
+    @Test func `blanks are bytes, whatever character they would begin in a text`() {
+        for rest in ["\u{301}", "TCP4 \u{301}192.0.2.7 198.51.100.1 1 2", "\u{200D}UNKNOWN"] {
+            #expect(parse("PROXY \(rest)\r\n".utf8) == .refused(.malformed))
+        }
+    }
+
     @Test func `a second header behind the first is refused`() {
         for first in [Self.line, Self.block] {
             for second in [Self.line, Self.block] { #expect(parse(first + second) == .refused(.repeated)) }
