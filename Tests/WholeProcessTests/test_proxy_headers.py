@@ -71,6 +71,8 @@ BAD = {
         "only LF": line().replace(b"\r", b""), "CR in the middle": line().replace(b"TCP4", b"TC\rP4"),
         "too long": LONGEST_LINE.replace(b"\r", b"f\r"), "never ends": b"PROXY " + b"9" * 5000,
         "unknown and more letters": b"PROXY UNKNOWNS\r\n", "nothing": b"PROXY \r\n",
+        "a mark that joins the only blank": "PROXY \u0301\r\n".encode(),
+        "one that joins another": line("\u0301192.0.2.7"),
     },
     "v2": {
         "version 1": block(command=0x11), "version 3": block(command=0x31), "command 2": block(command=0x22),
@@ -328,6 +330,9 @@ FORWARDED = {
         'for="': "127.0.0.1", 'for=""': "127.0.0.1", "for=203.0.113.9;for=6.6.6.6": "127.0.0.1",
         "xfor=203.0.113.9": "127.0.0.1", "203.0.113.9": "127.0.0.1", r'for="203.0.113\.9"': "127.0.0.1",
         "for=6.6.6.6, for=unknown, for=10.1.2.3": "10.1.2.3",
+        # What a client has chosen, a host say, may stand in the quotes of an element.
+        'for=203.0.113.9;host="a,for=6.6.6.6;x="': "127.0.0.1", 'for=203.0.113.9;host="a;for=6.6.6.6"': "127.0.0.1",
+        r'for=203.0.113.9;host="a,for=6.6.6.6;x=\""': "127.0.0.1", 'host="for=6.6.6.6";for=203.0.113.9': "203.0.113.9",
     },
 }
 

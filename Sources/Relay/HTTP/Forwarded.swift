@@ -28,13 +28,16 @@ enum Forwarded {
     }
 
     /// The node that `for=192.0.2.43;proto=https` names (RFC 7239 §4). No node holds a comma or a semicolon, so the
-    /// element may be cut at them whatever is quoted: a quote that a client left open swallows nothing.
+    /// element may be cut at them whatever is quoted: a quote that a client left open swallows nothing. What was cut
+    /// out of the middle of a quoted text (`host="a,for=192.0.2.43"`) is nobody's element.
     private static func forNode(_ element: ArraySlice<UInt8>) -> SocketAddress? {
+        let quote = UInt8(ascii: "\""), backslash = UInt8(ascii: "\\")
+        guard element.count(where: { $0 == quote }).isMultiple(of: 2), !element.contains(backslash) else { return nil }
         let values = element.split(separator: UInt8(ascii: ";")).map(HeaderFields.trimmed).filter {
             $0.prefix(4).map(HTTPCharacter.lowercased).elementsEqual("for=".utf8)
         }
         guard values.count == 1, var value = values.first?.dropFirst(4) else { return nil }
-        if value.first == UInt8(ascii: "\""), value.count >= 2, value.last == UInt8(ascii: "\"") {
+        if value.first == quote, value.count >= 2, value.last == quote {
             value = value.dropFirst().dropLast()
         }
         return node(value)
