@@ -30,9 +30,10 @@ def pair(tmp_path_factory):
     return pair
 
 
-def contributed(kind, folder, port, relays, pair):
-    """The proxy with its file of contrib/: addresses and certificate are all that is replaced."""
-    addresses = dict(zip(["127.0.0.1:8087", "127.0.0.1:8088"], relays))
+def contributed(kind, folder, port, relays, pair, replaced=None):
+    """The proxy with its file of contrib/: addresses and certificate are all that is replaced, unless a test says
+    more."""
+    addresses = dict(zip(["127.0.0.1:8087", "127.0.0.1:8088"], relays)) | (replaced or {})
     if kind == "haproxy":
         text = substituted((CONTRIB / "haproxy.cfg").read_text(), {
             **addresses, ":443": f"127.0.0.1:{port}", "/etc/haproxy/relay.pem": pair.both})
@@ -50,8 +51,8 @@ def contributed(kind, folder, port, relays, pair):
 class Site:
     """A proxy with TLS before two relays, each of which tells its name."""
 
-    def __init__(self, kind, folder, pair, **options):
-        self.kind, self.folder, self.pair = kind, folder, pair
+    def __init__(self, kind, folder, pair, replaced=None, **options):
+        self.kind, self.folder, self.pair, self.replaced = kind, folder, pair, replaced
         self.options = options
         self.names = ["one", "two"]
 
@@ -61,7 +62,7 @@ class Site:
             self.relays = [self.stack.enter_context(self.relay(name)) for name in self.names]
             addresses = [f"127.0.0.1:{Relay.port_of(relay.urls[1])}" for relay in self.relays]
             self.front = self.stack.enter_context(
-                contributed(self.kind, self.folder, free_port(), addresses, self.pair))
+                contributed(self.kind, self.folder, free_port(), addresses, self.pair, self.replaced))
         except BaseException:
             self.stack.close()
             raise
@@ -234,6 +235,40 @@ def test_a_relay_that_is_gone_is_passed_over(kind, pair, tmp_path):
                 assert where(raw)[0] == "two"
 
 
+@pytest.mark.parametrize("kind", ["haproxy", "nginx", "caddy"])
+def test_who_is_refused_shuts_nobody_else_out(kind, pair, tmp_path):
+    """A relay that answers 503 to one client, which is above its limit, is no relay that is down."""
+    # Caddy would wait until a relay counts as up again.
+    impatient = {"lb_try_duration 5s": "lb_try_duration 0s"} if kind == "caddy" else None
+    limits = {"connectionsPerAddress": 1}
+    with Site(kind, tmp_path, pair, impatient, limits=limits) as site, contextlib.ExitStack() as stack:
+        def status(source):
+            raw = stack.enter_context(reached(site.front, source, site.pair.certificate))
+            raw.send(upgrade_head(host="localhost"))
+            return raw.read_response().status
+
+        assert [status("127.0.0.66") for _ in range(2)] == [101, 101]
+        for number in range(6):
+            assert status("127.0.0.66") == 503
+            assert status(f"127.0.0.{100 + number}") == 101
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx", "caddy"])
+def test_a_request_that_must_not_be_repeated_is_not(kind, pair, tmp_path):
+    """What a script has answered with 503 it has done."""
+    with Site(kind, tmp_path, pair) as site:
+        for relay in site.relays:
+            relay.load("refuse.lua", """
+                asked = 0
+                relay.on("request", function(request) asked = asked + 1 return 503, nil, request.body end)
+            """)
+        with reached(site.front, certificate=site.pair.certificate) as raw:
+            raw.send(head("POST /x HTTP/1.1", "Host: localhost", "Content-Length: 2") + b"hi")
+            response = raw.read_response()
+            assert (response.status, response.body) == (503, b"hi")
+        assert sum(relay.evaluate("return asked") for relay in site.relays) == 1
+
+
 # The source documents
 
 
@@ -316,7 +351,7 @@ def test_a_relay_below_a_path_of_a_site(make_relay, pair, tmp_path, strips):
                        scripts=[TEST_SCRIPTS / "echo.lua"])
     port = free_port()
     text = substituted((CONTRIB / "nginx.conf").read_text(), {
-        "127.0.0.1:8087": f"127.0.0.1:{relay.port}", "    server 127.0.0.1:8088 max_fails=1 fail_timeout=2s;\n": "",
+        "127.0.0.1:8087": f"127.0.0.1:{relay.port}", "    server 127.0.0.1:8088 max_fails=0;\n": "",
         "location / {": "location /relay/ {", "listen 443": f"listen 127.0.0.1:{port}",
         "proxy_pass http://relays;": "proxy_pass http://relays/;" if strips else "proxy_pass http://relays;",
         "/etc/nginx/ssl/relay.crt": pair.certificate, "/etc/nginx/ssl/relay.key": pair.key})
