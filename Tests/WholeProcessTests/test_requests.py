@@ -94,6 +94,35 @@ def test_the_answer_to_head_has_no_body_but_its_length(server):
         assert raw.read_response().body == b"0"
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/", "/app/none/x", "/%zz", "/metrics", "/c/box/1", "/raise"])
+def test_an_error_as_answer_to_head_has_no_body_either(server, path):
+    with server.raw() as raw:
+        raw.send(get(path, "Connection: close", method="HEAD"))
+        response = raw.read_response(has_body=False)
+        assert response.status >= 400 and int(response.value("content-length")) > 0
+        assert raw.read_to_end() == b""
+    with server.raw() as raw:  # The next answer is another request's.
+        raw.send(get("/length", method="HEAD") + b"nonsense\r\n\r\n")
+        assert raw.read_response(has_body=False).status == 200
+        assert raw.read_response().body
+
+
+@pytest.mark.parametrize("path", ["/", "/c/box/1"])
+def test_who_is_asked_to_upgrade_is_told_in_both_fields(server, shared_relay, path):
+    """RFC 9110 §7.8, with scripts that answer requests as without."""
+    for relay, others in [(server, []), (shared_relay, ["close"])]:
+        response = one(relay, get(path))
+        assert (response.status, response.values("upgrade")) == (426, ["websocket"])
+        assert response.values("connection") == ["Upgrade", *others]
+
+
+def test_connect_is_for_proxies(server):
+    before = server.invoke("served")
+    for target in ["/length", "relay.test:80", "http://relay.test/length"]:
+        assert one(server, get(target, method="CONNECT")).status == 400
+    assert server.invoke("served") == before
+
+
 # Failures
 
 
@@ -298,6 +327,10 @@ def test_http_1_0_closes_unless_it_is_asked_not_to(server):
         raw.send(get("/length", version="HTTP/1.0"))
         assert raw.read_response().values("connection") == ["close"]
         raw.expect_end()
+    with server.raw() as raw:
+        raw.send(get("/length", "Connection: keep-alive, close", version="HTTP/1.0"))
+        assert raw.read_response().values("connection") == ["close"]
+        raw.expect_end()
 
 
 def test_who_ends_its_output_still_gets_its_answers(server):
@@ -421,6 +454,20 @@ def test_a_drain_answers_what_is_here_and_closes(make_relay):
             response = raw.read_response()
             assert (response.body, response.values("connection")) == (body, ["close"])
             raw.expect_end()
+    assert relay.wait() == 0
+
+
+def test_a_drain_says_nothing_that_nobody_has_asked(make_relay):
+    """A second answer would be taken for that of the next request."""
+    relay = make_relay(scripts=[SCRIPT], limits={"slowConsumerDeadline": "60s", "burst": "5s"}, drain="20s")
+    with relay.raw() as raw:
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        raw.send(get("/large?16000000"))
+        eventually(lambda: relay.invoke("served") == 1, "the answer is on its way")
+        relay.signal(signal.SIGTERM)
+        relay.logs("draining")
+        assert len(raw.read_response().body) == 16000000
+        assert raw.read_to_end() == b""
     assert relay.wait() == 0
 
 

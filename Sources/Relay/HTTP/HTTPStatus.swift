@@ -19,7 +19,6 @@ package struct HTTPStatus: Hashable, Sendable, CustomStringConvertible {
     package static var uriTooLong: HTTPStatus { HTTPStatus(code: 414) }
     package static var expectationFailed: HTTPStatus { HTTPStatus(code: 417) }
     package static var upgradeRequired: HTTPStatus { HTTPStatus(code: 426) }
-    package static var tooManyRequests: HTTPStatus { HTTPStatus(code: 429) }
     package static var headerFieldsTooLarge: HTTPStatus { HTTPStatus(code: 431) }
     package static var internalServerError: HTTPStatus { HTTPStatus(code: 500) }
     package static var badGateway: HTTPStatus { HTTPStatus(code: 502) }

@@ -40,10 +40,10 @@ struct RequestHead: Sendable {
     /// (RFC 9110 §7.8).
     var asksForWebSocket: Bool { fields.contains("websocket", in: "upgrade") }
 
-    /// Whether the connection may go on behind the response (RFC 9112 §9.3).
+    /// Whether the connection may go on behind the response (RFC 9112 §9.3): `close` counts for more than anything.
     var keepsAlive: Bool {
-        line.minorVersion >= 1
-            ? !fields.contains("close", in: "connection") : fields.contains("keep-alive", in: "connection")
+        !fields.contains("close", in: "connection")
+            && (line.minorVersion >= 1 || fields.contains("keep-alive", in: "connection"))
     }
 
     private func text(_ range: Range<UInt16>) -> String {

@@ -177,6 +177,9 @@ extension RequestHeadParser {
         guard !parts[1].isEmpty, parts[1].allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "#") }) else {
             return .failure(Refusal(reason: "The request target holds a character that must be percent-encoded."))
         }
+        guard !parts[0].elementsEqual("CONNECT".utf8) else {
+            return .failure(Refusal(reason: "CONNECT is for proxies, and this is none."))
+        }
         guard let (authority, origin) = split(target: parts[1]) else {
             return .failure(Refusal(reason: "The request target is neither a path nor an http or ws URL."))
         }

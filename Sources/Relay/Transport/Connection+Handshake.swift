@@ -13,6 +13,7 @@ extension Connection {
             refuse(status, "\(reason)")
             return bytes.count
         case .head(let head, let length):
+            self.head = head
             route(head)
             return length
         }
@@ -84,13 +85,18 @@ extension Connection {
         respond(to: head, bytes, bodyCount: file.body.count)
     }
 
-    /// Answers GET with a whole response, and HEAD without its body (RFC 9110 §9.3.2).
+    /// Answers GET and HEAD with a whole response.
     private func respond(to head: RequestHead, _ response: [UInt8], bodyCount: Int) {
         guard head.method == "GET" || head.method == "HEAD" else {
             return refuse(.methodNotAllowed, "Use GET.", headers: [("Allow", "GET, HEAD")])
         }
         guard lifecycle.refused() else { return }
-        queueBytes(head.method == "HEAD" ? response.dropLast(bodyCount) : response)
+        end(with: response, bodyCount: bodyCount)
+    }
+
+    /// The last response of a connection; without its body where the request is HEAD (RFC 9110 §9.3.2).
+    private func end(with response: [UInt8], bodyCount: Int) {
+        queueBytes(head?.method == "HEAD" ? response.dropLast(bodyCount) : response)
         finish()
     }
 
@@ -101,8 +107,8 @@ extension Connection {
         loop.shared.logger.debug(
             "refused a request",
             metadata: ["remote": "\(address.host)", "status": "\(status.code)", "reason": "\(reason)"])
-        queueBytes(HTTPResponse.encode(status, headers: headers, body: reason + "\n", close: true))
-        finish()
+        let body = reason + "\n"
+        end(with: HTTPResponse.encode(status, headers: headers, body: body, close: true), bodyCount: body.utf8.count)
     }
 
     func refuse(_ refusal: Refusal) {
@@ -138,7 +144,6 @@ extension Connection {
                 return refuse(.badRequest, "A server speaks the subprotocol relay.v1.")
             }
             pending = .upgrade(PendingUpgrade(appName: app, purpose: purpose, key: key))
-            self.head = head
             lifecycle.headRead()
             awaitRest()
             pauseReceiving()

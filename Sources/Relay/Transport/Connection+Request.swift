@@ -17,7 +17,6 @@ extension Connection {
         guard let client = client(of: head) else { return }
         pending = .request(
             PendingRequest(route, appName: app, path: path, address: client, keepsAlive: head.keepsAlive))
-        self.head = head
         lifecycle.headRead()
     }
 
@@ -284,7 +283,7 @@ extension Connection {
     /// The relay drains: a request that is here is still answered, with `Connection: close`. False: what else there is
     /// is refused.
     func drainRequests() -> Bool {
-        if deadlines.phase == .keepAlive, lifecycle.isReadingHead, unread.isEmpty {
+        if deadlines.phase == .keepAlive || deadlines.phase == .blocked, lifecycle.isReadingHead, unread.isEmpty {
             if lifecycle.refused() { finish() }
             return true
         }
