@@ -90,7 +90,8 @@ def test_the_ways_to_run_the_five_systems_are_commands(tmp_path):
             ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE,
             env={**os.environ, "PATH": f"{RELAYD.parent}:{os.environ['PATH']}:/usr/sbin", "RELAYD_STATE": str(tmp_path)})
         # HAProxy finds no certificate where the file expects it, and nothing else to object to.
-        is_only_the_certificate = "haproxy" in command and "/etc/haproxy/relay.pem" in done.stderr
+        objections = [line for line in done.stderr.splitlines() if ": parsing [" in line]
+        is_only_the_certificate = objections and all("/etc/haproxy/relay.pem" in line for line in objections)
         assert done.returncode == 0 or is_only_the_certificate, (command, done.stderr)
 
 
