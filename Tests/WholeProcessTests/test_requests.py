@@ -1,4 +1,4 @@
-"""HTTP requests that scripts answer: `relay.on("request", …)` (docs/http-requests.md)."""
+"""HTTP requests that scripts answer: `relay.on("request", …)` (docs/http-inbound.md)."""
 
 import http.client
 import json
