@@ -968,6 +968,7 @@ class Wire {
 
 let start
 let wireOf
+let leave
 
 /** A connection that lasts: when it breaks, another takes its place, unless the close code says that it should not. */
 class Link extends EventTarget {
@@ -988,6 +989,7 @@ class Link extends EventTarget {
     static {
         start = (link) => link.#connect()
         wireOf = (link) => link.#current()
+        leave = (link, reason) => link.#wire?.lost(4000, reason)
     }
 
     constructor(endpoint, path, options, incoming) {
@@ -1127,6 +1129,7 @@ let installed
 export class Registration extends Link {
     #handler
     #installed
+    #wasInstalled = false
 
     constructor(endpoint, server, { ports, through, ...options }, handler) {
         const path = through === undefined ? registrationPath(server, ports) : ''
@@ -1137,7 +1140,8 @@ export class Registration extends Link {
         // Each connection anew. Whom the script refuses it closes, and the code says whether to come back.
         this.addEventListener('open', () => {
             this.#installed = this.invoke(through, ...(ports === undefined ? [server] : [server, portsText(ports)]))
-            this.#installed.catch(() => {})
+            // Where that fails later, as before the script is loaded again, another connection asks after a pause.
+            this.#installed.catch((error) => this.#wasInstalled && leave(this, error.message))
         })
     }
 
@@ -1145,6 +1149,7 @@ export class Registration extends Link {
         installed = async (registration) => {
             try {
                 await registration.#installed
+                registration.#wasInstalled = true
             } catch (error) {
                 registration.close()
                 throw error

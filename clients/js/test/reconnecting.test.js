@@ -234,6 +234,30 @@ test('a server through an instruction asks again on each connection', async (t) 
     assert.equal(sockets[3].closedWith.code, 1000)
 })
 
+test('a server that an instruction does not take back yet asks until it does', async (t) => {
+    const pass = controlTime(t)
+    const { relay, sockets } = await openRelay()
+    const listening = relay.listen('box', { through: 'listen' }, () => {})
+    const answers = async (socket, answer) => {
+        socket.opened()
+        await settled()
+        socket.receive(JSON.stringify({ id: socket.sent()[0].id, ...answer }))
+        await settled()
+    }
+    await settled()
+    await answers(sockets[1], { result: {} })
+    const registration = await listening
+    const events = record(registration)
+    sockets[1].closed(1012)
+    await pass(1000)
+    await answers(sockets[2], { error: { code: 'unknown_instruction', message: 'not yet' } })
+    assert.deepEqual([registration.readyState, sockets[2].closedWith.code], [0, 1000])
+    await pass(2000)
+    await answers(sockets[3], { result: {} })
+    assert.deepEqual([registration.readyState, sockets.length], [1, 4])
+    assert.deepEqual(events, [[750, 1012], 'open', [1500, 4000], 'open'])
+})
+
 test('who may not be the server is told so, and does not come back', async (t) => {
     const pass = controlTime(t)
     for (const [happens, code] of [
