@@ -24,9 +24,13 @@ local LINES_AT_ONCE = 100           -- then others have their turn
 -- A stream has a conn and an id there, and is one of: a server (name, clients that wait), a client that waits (ticket,
 -- server, waiting: its lines), one of a pair (peer), the client of a channel (channel).
 
-local function say(stream, event, ...)
-  stream.conn:send(json.encode({ stream.id, event, ... }) .. "\n")
+-- Who has not read so much that a line would be missing is closed instead: the first lines of a message wait until their
+-- receiver has read, those that follow in other calls do not.
+local function send(conn, text)
+  if conn:send(text .. "\n") == "dropped" then conn:close(4003, "what it is sent is not read") end
 end
+
+local function say(stream, event, ...) send(stream.conn, json.encode({ stream.id, event, ... })) end
 
 local function forget(stream)
   local mux = stream.conn.data.mux
@@ -60,7 +64,7 @@ end
 local function forward(stream, rest, event, value)
   if stream.peer then
     stream.peer.isEnded = stream.peer.isEnded or event == "end"
-    stream.peer.conn:send('["' .. stream.peer.id .. '"' .. rest .. "\n")
+    send(stream.peer.conn, '["' .. stream.peer.id .. '"' .. rest)
   elseif stream.channel and event == "data" then
     stream.channel:send(type(value) == "string" and value or json.encode(value))
   elseif stream.waiting then
@@ -127,7 +131,10 @@ end
 local function line(conn, text)
   local id, rest = text:match('^%["([^"\\]*)"(,.*)$')
   local isJSON, parts = pcall(json.decode, text)
-  if not id or not isJSON or type(parts[2]) ~= "string" then return conn:close(1007, "this is no line of mux-demux") end
+  -- Of a binary message nobody has looked whether it is UTF-8.
+  if not id or not isJSON or type(parts[2]) ~= "string" or not utf8.len(text) then
+    return conn:close(1007, "this is no line of mux-demux")
+  end
   local stream, event = conn.data.mux.streams[id], parts[2]
   if event == "new" then
     if not stream then open(conn, id, parts[3]) end

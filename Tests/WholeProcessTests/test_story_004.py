@@ -394,6 +394,7 @@ def test_lines_may_be_cut_and_joined(relay, mdm):
 @pytest.mark.parametrize("text, code", [
     ('["a","data"\n', 1007), ('["a"]\n', 1007), ('[1,"data",2]\n', 1007), ('["a",1]\n', 1007), ("[]\n", 1007),
     ('["a","data",1]]\n', 1007), ('["a\\"","end"]\n', 1007), ("[" * 1000 + "\n", 1007),
+    (b'["a","data","\xff"]\n', 1007),
 ])
 def test_what_is_no_line_closes_its_sender_only(relay, mdm, text, code):
     browser, other = mdm(), mdm()
