@@ -19,7 +19,7 @@
 --   queueMessages, queueBytes   what one connection may have waiting before it is read no further (64, 1 MiB)
 --   totalBytes     what all may have waiting together before each is read no further (a quarter of scriptMemory)
 --
--- Whoever is an admin at the handshake is no client of the back end.
+-- Whoever is an admin at the handshake is no client of the back end, and neither is a linked relay.
 
 local function setting(name, default)
   local value = relay.config[name]
@@ -320,7 +320,7 @@ relay.on("reload", function()
 end)
 
 relay.on("handshake", function(request)
-  if request.isAdmin then return end
+  if request.isAdmin or request.subprotocol == "relay.link.v1" then return end
   local id = relay.randomToken(16)
   local entry = {
     id = id, number = request.connection, items = {}, first = 1, last = 0, bytes = 0, sequence = 0, attempts = 0,

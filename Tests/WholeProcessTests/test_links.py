@@ -12,7 +12,8 @@ from certificates import Pair
 from channels import Rejected, dial, joined, no_channel_is_left, peer, raw_clean, server
 from conditions import DEADLINE, eventually
 from links import client, is_linked, leads, leads_nowhere, linked, listening, to, ways
-from relay import Relay
+from relay import SCRIPTS
+from tunnels import free_port
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one loop", "two loops"])
@@ -222,7 +223,6 @@ def test_a_relay_that_drains_is_left(make_relay):
 
 
 def test_a_link_to_itself_is_refused_with_one_line(make_relay):
-    from tunnels import free_port
     port = free_port()
     relay = listening("--connect", f"ws://127.0.0.1:{port}?auth=1234", port=port)
     with relay:
@@ -255,6 +255,18 @@ def test_a_listener_without_a_token_takes_no_link(make_relay):
     far = make_relay()
     near = make_relay("--connect", far.url)
     near.logs("401")
+
+
+def test_a_link_is_no_client_of_webhooks(make_relay):
+    far = listening(
+        "--set", f"target=http://127.0.0.1:{free_port()}", "--http-allow", "127.0.0.1", scripts=[SCRIPTS / "webhooks.lua"])
+    with far:
+        near = make_relay("--connect", to(far))
+        is_linked(near)
+        # Who is one needs the back end.
+        with pytest.raises(InvalidStatus) as refused:
+            far.connect("/")
+        assert refused.value.response.status_code == 403
 
 
 def test_a_credential_bounds_what_a_link_may(make_relay):
