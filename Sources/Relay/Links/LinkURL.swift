@@ -10,7 +10,7 @@ package struct LinkURL: Hashable, Sendable, CustomStringConvertible {
     package let certificates: String?
 
     static var range: String {
-        "ws[s]://HOST[:PORT][/app/NAME], with ?auth=TOKEN, ?credential=SECRET, ?cost=N, ?ca=FILE"
+        "ws[s]://HOST[:PORT][/PATH][/app/NAME], with ?auth=TOKEN, ?credential=SECRET, ?cost=N, ?ca=FILE"
     }
 
     package init(parsing text: String) throws(ConfigurationError) {
@@ -21,13 +21,13 @@ package struct LinkURL: Hashable, Sendable, CustomStringConvertible {
         let place = text[..<mark]
         let afterScheme = ["ws://", "wss://"].first { place.hasPrefix($0) }.map { place.dropFirst($0.count) }
         guard let afterScheme, let authority = afterScheme.split(separator: "/").first,
-            !afterScheme.hasPrefix("/"), !place.contains("#"), !authority.contains("@")
+            !afterScheme.hasPrefix("/"), !place.contains("#"), Self.isAuthority(authority)
         else {
             throw ConfigurationError("link \"\(place)\" must be ws://HOST[:PORT] or wss://HOST[:PORT].")
         }
-        let path = afterScheme.dropFirst(authority.count)
-        guard case .instruction = Route.parse(path.isEmpty ? "/" : String(path)) else {
-            throw ConfigurationError("link \"\(place)\" must end after the port, or with /app/NAME.")
+        guard Self.isPath(afterScheme.dropFirst(authority.count)) else {
+            throw ConfigurationError(
+                "link \"\(place)\" must end after the port, with what the other relay is below, or with /app/NAME.")
         }
         var items: [String: String] = [:]
         for item in text[mark...].dropFirst().split(separator: "&") {
@@ -58,6 +58,27 @@ package struct LinkURL: Hashable, Sendable, CustomStringConvertible {
         url = String(place)
         secret = items["auth"] ?? items["credential"]
         certificates = items["ca"]
+    }
+
+    /// A host, and a port from 1 to 65535 where there is a colon; IPv6 in brackets (RFC 3986 §3.2).
+    private static func isAuthority(_ text: Substring) -> Bool {
+        var host = text
+        if !text.hasSuffix("]"), let colon = text.lastIndex(of: ":") {
+            host = text[..<colon]
+            let digits = text[colon...].dropFirst()
+            guard digits.utf8.allSatisfy(HTTPCharacter.isDigit), UInt16(digits) ?? 0 > 0 else { return false }
+        }
+        if host.hasPrefix("["), host.hasSuffix("]") { return host.contains(":") }
+        return !host.isEmpty && !host.contains { "[]:@".contains($0) }
+    }
+
+    /// Where a relay's apps are: what a proxy or the other relay's base path puts before (which is not known here), and
+    /// the app. No other place of a relay.
+    private static func isPath(_ path: Substring) -> Bool {
+        switch Route.parse(path.isEmpty ? "/" : String(path)) {
+        case .instruction, .other(Route.defaultApp): true
+        default: false
+        }
     }
 
     package var description: String {
