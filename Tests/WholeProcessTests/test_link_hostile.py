@@ -58,7 +58,7 @@ def hears(relay, peer):
 @pytest.mark.parametrize("text", [
     "", "{", "[]", "null", "1", '"x"', '{"hello":1}', '{"hello":{"relay":1}}', '{"routes":{}}', '{"routes":[1]}',
     '{"routes":[{"server":{},"ports":"*","cost":0,"path":[]}]}', '{"gone":[null]}', "\u0000",
-    '{"instruction":"add instruction"', "[" * 100_000, '{"routes":[{"server":"x"}]}',
+    '{"instruction":"add instruction"', "[" * 60_000, '{"routes":[{"server":"x"}]}',
 ])
 @pytest.mark.parametrize("hello", [None, RELAY], ids=["before hello", "after hello"])
 def test_texts_that_cannot_be_read_end_the_link(relay, hello, text):
@@ -130,6 +130,65 @@ def test_routes_that_change_all_the_time_cost_bounded_memory(relay):
         # And whoever listens hears the last of it, without having been told in vain in between.
         say(peer, routes=[route("box", cost=77)])
         while json.loads(other.message()).get("routes", [{}])[0].get("cost") != 78:
+            pass
+
+
+def test_what_changes_all_the_time_is_told_now_and_then(relay):
+    with neighbour(relay) as peer, neighbour(relay, OTHER) as other:
+        for number in range(3000):
+            say(peer, routes=[route("box", cost=number % 2)])
+        say(peer, routes=[route("box", cost=77)])
+        told = 0
+        while json.loads(other.message()).get("routes", [{}])[0].get("cost") != 78:
+            told += 1
+        assert told < 1000
+
+
+def test_texts_of_a_link_are_short_and_none_of_a_client_s(make_relay):
+    with listening(limits={"messagesPerSecond": "5"}) as relay:
+        with neighbour(relay) as peer:
+            for number in range(50):
+                say(peer, routes=[route(f"s{number}")])
+            leads(relay, "s49")
+            peer.socket.send(json.dumps({"gone": ["x" * 65_000]}))
+            hears(relay, peer)
+            peer.socket.send(" " * 65_537)
+            assert peer.closed()[0] == 1009
+
+
+def test_of_two_links_to_one_neighbour_the_newer_is_taken(relay):
+    with neighbour(relay) as dead, neighbour(relay) as alive:
+        for peer in [dead, alive]:
+            say(peer, routes=[route("box")])
+        eventually(lambda: len(ways(relay, "box")) == 2, "both links lead there")
+        dialling = dial(relay)
+        channel = alive.opened().accept()
+        with dialling.result(DEADLINE):
+            assert channel.fields["server"] == "box"
+
+
+def test_what_is_left_out_of_a_link_is_said_once(relay):
+    before = relay.log.count("servers are left out")
+    with neighbour(relay) as peer:
+        for start in range(0, 4096, 512):
+            say(peer, routes=[route(number) for number in range(start, start + 512)])
+        for _ in range(50):
+            say(peer, routes=[route("one"), route("more")])
+        say(peer, gone=[0])
+        say(peer, routes=[route("last")])
+        leads(relay, "last")
+        assert relay.log.count("servers are left out") == before + 1
+
+
+def test_a_way_that_is_none_is_told_also_where_the_link_then_ends(relay):
+    with neighbour(relay, OTHER) as other:
+        with neighbour(relay) as peer:
+            say(peer, routes=[route("box")])
+            while "routes" not in json.loads(other.message()):
+                pass
+            say(peer, routes=[route("box", [OTHER]), route("box", ports="x")])
+            assert peer.closed()[0] == 1002
+        while "gone" not in json.loads(other.message()):
             pass
 
 

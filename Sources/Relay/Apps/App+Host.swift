@@ -109,7 +109,9 @@ extension App: EngineHost {
 
     /// The loop's wheel has reached a script's timer.
     func timerFired(_ serial: UInt64) {
-        guard let entry = timers[serial] else { return sweepScriptChannels(serial) }
+        guard let entry = timers[serial] else {
+            return serial == links.pause?.serial ? pauseEnded() : sweepScriptChannels(serial)
+        }
         if let interval = entry.interval {
             timers[serial]?.timer = loop.schedule(script: serial, of: self, after: interval)
         } else {

@@ -122,6 +122,7 @@ package final class App {
         shared.endWork(requests.count)
         requests = [:]
         abandonScriptChannels()
+        abandonLinks()
     }
 
     // MARK: Connections

@@ -8,10 +8,20 @@ struct Links {
         case draining
     }
 
+    /// Why servers are left out of a link.
+    enum Omission {
+        case lacksRight
+        case hearsTooMany
+        case tellsTooMany
+    }
+
     var table = RouteTable(own: .random())
     private(set) var phases: [ConnectionID: Phase] = [:]
     /// Servers that neighbours have not heard about yet.
     var news: Set<ServerID> = []
+    /// Until it is over neighbours are told nothing.
+    var pause: (serial: UInt64, timer: TimerID)?
+    private var omissions: [ConnectionID: Set<Omission>] = [:]
     /// Those of the configuration, in its order.
     var diallers: [LinkDialler] = []
     var dialled: [ConnectionID: LinkDialler] = [:]
@@ -20,7 +30,15 @@ struct Links {
     func contains(_ link: ConnectionID) -> Bool { !phases.isEmpty && phases[link] != nil }
 
     mutating func set(_ phase: Phase, of link: ConnectionID) { phases[link] = phase }
-    mutating func remove(_ link: ConnectionID) -> Bool { phases.removeValue(forKey: link) != nil }
+    mutating func remove(_ link: ConnectionID) -> Bool {
+        omissions[link] = nil
+        return phases.removeValue(forKey: link) != nil
+    }
+
+    /// Whether this is new of the link, and so to be said.
+    mutating func isNew(_ omission: Omission, of link: ConnectionID) -> Bool {
+        omissions[link, default: []].insert(omission).inserted
+    }
 
     /// Longer metadata would not fit into an `open` with what each relay adds.
     private static let maximumMetadataBytes = 8 << 10

@@ -20,11 +20,14 @@ struct RouteTable {
         /// That of the link included.
         let cost: Int
         let path: [RelayID]
-        /// Which came first: the last thing that decides.
+        /// Which way came first. Over two links to one neighbour a way is the same.
         fileprivate let serial: UInt64
 
+        /// Of one way the newest link is the best: the others may be dead, and nobody has noticed.
         fileprivate func isBetter(than other: Route) -> Bool {
-            (cost, path.count, serial) < (other.cost, other.path.count, other.serial)
+            (cost, path.count, serial) == (other.cost, other.path.count, other.serial)
+                ? link.rawValue > other.link.rawValue
+                : (cost, path.count, serial) < (other.cost, other.path.count, other.serial)
         }
     }
 
@@ -35,10 +38,12 @@ struct RouteTable {
         var servers: Set<ServerID> = []
         /// What it was told.
         var told: [ServerID: Advertisement] = [:]
+        /// What it will be told of when it has heard that others have gone.
+        var untold: Set<ServerID> = []
     }
 
     static let maximumHops = 16
-    /// Servers that one neighbour may tell of.
+    /// Servers that one neighbour may tell of, and is told of.
     static let maximumServersPerLink = 4_096
     static let costs = 1...10_000
 
@@ -65,6 +70,8 @@ struct RouteTable {
     func relay(of link: ConnectionID) -> RelayID? { neighbours[link]?.relay }
     func cost(of link: ConnectionID) -> Int? { neighbours[link]?.cost }
     func serverCount(of link: ConnectionID) -> Int { neighbours[link]?.servers.count ?? 0 }
+    /// Whether there are more servers than its neighbour is told of.
+    func isFull(_ link: ConnectionID) -> Bool { neighbours[link]?.untold.isEmpty == false }
 
     // MARK: What neighbours say
 
@@ -96,9 +103,10 @@ struct RouteTable {
             return .unchanged
         }
         lastSerial += 1
+        let same = known ?? routes[server]?.first { $0.path == advertisement.path }
         let route = Route(
             link: link, ports: advertisement.ports, cost: cost, path: advertisement.path,
-            serial: known?.serial ?? lastSerial)
+            serial: same?.serial ?? lastSerial)
         remove(server, link)
         neighbours[link]?.servers.insert(server)
         let place = routes[server]?.firstIndex { route.isBetter(than: $0) } ?? routes[server]?.count ?? 0
@@ -144,18 +152,28 @@ struct RouteTable {
     mutating func news(
         for link: ConnectionID, about servers: some Sequence<ServerID>, local: (ServerID) -> PortSet?
     ) -> News {
-        guard let neighbour = neighbours[link] else { return News() }
+        // Taken out, so that it is changed in place.
+        guard var neighbour = neighbours.removeValue(forKey: link) else { return News() }
         var news = News()
-        for server in servers {
+        func tell(_ server: ServerID) {
             let advertisement = advertisement(server, for: neighbour.relay, local: local(server))
-            guard advertisement != neighbour.told[server] else { continue }
-            neighbours[link]?.told[server] = advertisement
-            if let advertisement {
-                news.routes.append((server, advertisement))
-            } else {
-                news.gone.append(server)
+            let told = neighbour.told[server]
+            neighbour.untold.remove(server)
+            guard advertisement != told else { return }
+            guard let advertisement else {
+                neighbour.told[server] = nil
+                return news.gone.append(server)
             }
+            guard told != nil || neighbour.told.count < Self.maximumServersPerLink else {
+                neighbour.untold.insert(server)
+                return
+            }
+            neighbour.told[server] = advertisement
+            news.routes.append((server, advertisement))
         }
+        for server in servers { tell(server) }
+        while neighbour.told.count < Self.maximumServersPerLink, let server = neighbour.untold.first { tell(server) }
+        neighbours[link] = neighbour
         return news
     }
 

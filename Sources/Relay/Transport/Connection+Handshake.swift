@@ -254,9 +254,8 @@ extension Connection {
 
     /// Sizes of messages are limited where the relay puts them together.
     func limitsChanged() {
-        // What relays tell each other is bounded by what they tell (`LinkMessage`).
-        let least = subprotocol == .link ? 1 << 20 : 0
-        reader.maximumMessageBytes = cleanEnd == nil ? max(loop.limits.messageBytes, least) : 0
+        let most = subprotocol == .link ? LinkMessage.maximumBytes : loop.limits.messageBytes
+        reader.maximumMessageBytes = cleanEnd == nil ? most : 0
     }
 
     /// Sends the 101; false where it is too late for one.

@@ -156,7 +156,10 @@ extension Connection {
     }
 
     private func message(_ bytes: UnsafeRawBufferPointer, isText: Bool) {
-        guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) else { return exceededRate() }
+        // What relays tell each other is none of a client's.
+        guard rate.allows(at: loop.now, limit: loop.limits.messagesPerSecond) || subprotocol == .link else {
+            return exceededRate()
+        }
         deliveredMessage = true
         if isAway { return mail(bytes, isText: isText) }
         app?.received(bytes, isText: isText, from: .here(self))

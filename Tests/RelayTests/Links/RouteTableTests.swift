@@ -260,13 +260,69 @@ private struct SeededGenerator: RandomNumberGenerator {
         #expect(table.left(link).count == RouteTable.maximumServersPerLink)
         #expect(table.servers.isEmpty)
     }
+
+    @Test func `a neighbour is told of so many servers, and of others when some have gone`() {
+        var table = RouteTable(own: .random())
+        let link = ConnectionID(rawValue: 1)
+        table.met(.random(), on: link, cost: 1)
+        let most = RouteTable.maximumServersPerLink
+        var local = Set((0..<Int64(most + 2)).map { ServerID.number($0) })
+        var told = Set(table.news(for: link, about: local) { _ in .all }.routes.map(\.server))
+        #expect(told.count == most)
+        #expect(table.isFull(link))
+        for _ in 0..<3 {
+            let server = told.removeFirst()
+            local.remove(server)
+            let news = table.news(for: link, about: [server]) { local.contains($0) ? .all : nil }
+            #expect(news.gone == [server])
+            told.formUnion(news.routes.map(\.server))
+            #expect(told.count == min(most, local.count))
+        }
+        #expect(told == local)
+        #expect(!table.isFull(link))
+    }
+
+    @Test func `over two links to one neighbour the newer is taken, whatever comes first`() {
+        for order in [[1, 2], [2, 1]] {
+            var table = RouteTable(own: .random())
+            let neighbour = RelayID.random()
+            let way = RouteTable.Advertisement(ports: .all, cost: 0, path: [neighbour])
+            for link in order { table.met(neighbour, on: ConnectionID(rawValue: UInt64(link)), cost: 1) }
+            for link in order { #expect(table.heard(box, way, on: ConnectionID(rawValue: UInt64(link))) == .changed) }
+            #expect(table.route(to: box)?.link == ConnectionID(rawValue: 2))
+            _ = table.left(ConnectionID(rawValue: 2))
+            #expect(table.route(to: box)?.link == ConnectionID(rawValue: 1))
+        }
+    }
 }
 
 @Suite struct LinkTextTests {
+    @Test func `the longest servers are told in texts that a neighbour reads`() throws {
+        let ports = (0..<64).map { "\(60_000 + 3 * $0)-\(60_001 + 3 * $0)" }.joined(separator: ",")
+        let way = RouteTable.Advertisement(
+            ports: try #require(PortSet(ports)), cost: 160_000, path: Array(repeating: .random(), count: 16))
+        var news = RouteTable.News()
+        for number in 0..<100 {
+            let digits = [number / 10, number % 10].map { Character(Unicode.Scalar(UInt8($0 + 1))) }
+            let name = String(repeating: "\u{1}", count: 253) + String(digits)
+            news.routes.append((.name(name), way))
+            news.gone.append(.name(name))
+        }
+        let messages = LinkMessage.messages(news)
+        #expect(messages.allSatisfy { $0.json.count <= LinkMessage.maximumBytes })
+        #expect(messages.reduce(0) { $0 + ($1.routes?.count ?? 0) } == 100)
+        #expect(messages.reduce(0) { $0 + ($1.gone?.count ?? 0) } == 100)
+        // What has gone makes room for what has come.
+        #expect(messages.first?.gone != nil && messages.last?.routes != nil)
+    }
+
+
     @Test(
         arguments: [
             ("ws://a", "ws://a", nil, 1), ("wss://a.example:8443?auth=x%3dy&cost=7", "wss://a.example:8443", "x=y", 7),
             ("ws://[::1]:1/app/team?credential=id.secret", "ws://[::1]:1/app/team", "id.secret", 1),
+            ("ws://[fe80::1]/", "ws://[fe80::1]/", nil, 1),
+            ("wss://a/relay/?auth=x", "wss://a/relay/", "x", 1), ("ws://a/relay/app/team", "ws://a/relay/app/team", nil, 1),
         ] as [(String, String, String?, Int)])
     func `a link's URL is read`(text: String, url: String, secret: String?, cost: Int) throws {
         let link = try LinkURL(parsing: text)
@@ -278,7 +334,9 @@ private struct SeededGenerator: RandomNumberGenerator {
         "", "a:1", "http://a", "ws://", "ws:///x", "ws://a/c/box/1", "ws://u@a", "ws://a#f", "ws://a?auth=",
         "ws://a?x=1",
         "ws://a?auth=1&auth=2", "ws://a?auth=1&credential=2", "ws://a?cost=0", "ws://a?cost=10001", "ws://a?cost=x",
-        "ws://a?auth=%zz", "ws://a b", "ws://a?auth=%0a",
+        "ws://a?auth=%zz", "ws://a b", "ws://a?auth=%0a", "ws://a:0", "ws://a:65536", "ws://a:", "ws://a:+1", "ws://:1",
+        "ws://[::1", "ws://[::1]x:1", "ws://[a]:1", "ws://a:b:1", "ws://::1", "ws://a/s/box", "ws://a/app/x/y",
+        "ws://a/../x",
     ])
     func `what is no link's URL is refused`(text: String) {
         #expect(throws: ConfigurationError.self) { try LinkURL(parsing: text) }
