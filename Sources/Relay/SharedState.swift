@@ -21,8 +21,8 @@ final class SharedState: @unchecked Sendable {
         var connections = 0
         var byAddress: [SocketAddress: Int] = [:]
         var byCredential: [String: Int] = [:]
-        /// What apps have begun and the relay should not end in the middle of: hearing of a connection's close, and
-        /// HTTP requests of scripts, so that somebody else can hear of it too.
+        /// What apps have begun and the relay should not end in the middle of: hearing of a connection's close, HTTP
+        /// requests of scripts, so that somebody else can hear of it too, and what they have put off to another call.
         var work = 0
         var isDraining = false
         var isOver: Bool { isDraining && connections == 0 && work == 0 }

@@ -98,13 +98,15 @@ extension App: EngineHost {
         let milliseconds = max(1, delay.wholeMilliseconds)
         timers[serial] = ScriptTimer(
             timer: loop.schedule(script: serial, of: self, after: milliseconds),
-            interval: repeats ? milliseconds : nil)
+            interval: repeats ? milliseconds : nil, isWork: delay == .zero && !repeats)
+        if timers[serial]?.isWork == true { shared.beginWork() }
         return ScriptTimerID(rawValue: serial)
     }
 
     package func cancel(_ timer: ScriptTimerID) {
         guard let entry = timers.removeValue(forKey: timer.rawValue) else { return }
         loop.cancel(script: timer.rawValue, entry.timer)
+        if entry.isWork { shared.endWork() }
     }
 
     /// The loop's wheel has reached a script's timer.
@@ -121,6 +123,7 @@ extension App: EngineHost {
         engine.timerFired(ScriptTimerID(rawValue: serial))
         isInEngine = false
         settle()
+        if entry.isWork { shared.endWork() }
     }
 
     // MARK: Outcomes that come later

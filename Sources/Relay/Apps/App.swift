@@ -69,6 +69,8 @@ package final class App {
         var timer: TimerID
         /// Milliseconds between two firings; nil where it fires once.
         var interval: UInt64?
+        /// A script has put off the rest of something to a call of its own: a relay that drains waits for it.
+        var isWork = false
     }
 
     /// An app with an empty instruction set, whose home is `loop`; `attach` follows on that loop.
@@ -117,9 +119,9 @@ package final class App {
             }
         }
         for (serial, timer) in timers { loop.cancel(script: serial, timer.timer) }
-        timers = [:]
         shared.outbound?.cancelAll(app: serial)
-        shared.endWork(requests.count)
+        shared.endWork(requests.count + timers.values.count(where: \.isWork))
+        timers = [:]
         requests = [:]
         abandonScriptChannels()
         abandonLinks()
