@@ -13,9 +13,9 @@
 --   target         where the back end is: http://HOST[:PORT]/PATH; its host must be allowed (--http-allow)
 --   address        what ws_uri begins with: how the back end reaches this relay
 --   secret         signs what the back end gets (Standard Webhooks): whsec_ and base64, or any text
---   timeout        seconds for one request (10)
+--   timeout        seconds for one request (10), at most 3 less than callTime
 --   retryTime      seconds for which a message is tried again before its connection is closed (300)
---   requests       requests to the back end at a time (128)
+--   requests       requests to the back end at a time, and as many for those who ask to be let in (128)
 --   queueMessages, queueBytes   what one connection may have waiting before it is read no further (64, 1 MiB)
 --   totalBytes     what all may have waiting together before each is read no further (a quarter of scriptMemory)
 --
@@ -27,7 +27,14 @@ local function setting(name, default)
   return value
 end
 
-local function number(name, default) return tonumber(setting(name, default)) or default end
+local numbers = { "timeout", "retryTime", "requests", "queueMessages", "queueBytes", "totalBytes" }
+
+local function isNumber(value) return (tonumber(value) or 0) > 0 end
+
+local function number(name, default)
+  local value = setting(name)
+  return isNumber(value) and tonumber(value) or default
+end
 
 local function withoutSlash(url) return (url:gsub("/+$", "")) end
 
@@ -59,7 +66,6 @@ local function decodeBase64(text)
   local bytes, bits, count = {}, 0, 0
   for at = 1, #text do
     local value = valueOf[text:byte(at)]
-    if not value then break end
     bits, count = (bits << 6 | value) & 0xffff, count + 6
     if count >= 8 then
       count = count - 8
@@ -71,7 +77,7 @@ end
 
 local function signingKey()
   local secret = setting("secret")
-  local encoded = secret and secret:match("^whsec_(.+)$")
+  local encoded = secret and secret:match("^whsec_([%w+/][%w+/]+)=*$")
   return encoded and decodeBase64(encoded) or secret
 end
 
@@ -93,6 +99,8 @@ end
 --   byID         id -> entry                  opening   number of a connection -> entry that waits for its 101
 --   byConnection number of a connection -> entry
 --   ready        entries with something to send, `first` to `last`; no entry is there twice, or while it is served
+--   count        how many entries there are
+--   asking       entries whose POST is under way -> when that is over, whatever becomes of its call
 --   workers      calls that send, by a number of their own: { entry, ends }
 --   later        quarter of a second -> entries whose next try is due then
 --
@@ -116,13 +124,21 @@ local function takeReady()
 end
 
 local function forget(entry)
+  if entry.isGone then return end
   entry.isGone = true
+  webhooks.count = webhooks.count - 1
   webhooks.byID[entry.id] = nil
   if webhooks.byConnection[entry.number] == entry then webhooks.byConnection[entry.number] = nil end
 end
 
 -- What an item takes of the memory for those that wait, its tables included.
 local function cost(body) return #body + 512 end
+
+-- What there is takes of the memory: an entry 1.3 KiB, and an end has to find room for each. Beyond 5/8 nobody else is
+-- let in, beyond 7/8 who sends more is closed.
+local function isFuller(part, more)
+  return webhooks.count * 2048 + webhooks.bytes + more > relay.config.scriptMemory * part
+end
 
 local function append(entry, item)
   entry.last = entry.last + 1
@@ -152,39 +168,54 @@ local function isWorthATry(status) return not status or status == 408 or status 
 
 local serve, start
 
--- Looks after calls that send: one that is stopped in the middle must not keep the rest from being sent.
+-- Looks after calls that send: when one was stopped in the middle of its work, somebody else goes on.
 local function watch()
   if webhooks.isWatched then return end
   webhooks.isWatched = true
   relay.after(relay.config.callTime + 2, function()
     webhooks.isWatched = false
+    local now = relay.monotonic()
+    for key, worker in pairs(webhooks.workers) do
+      if worker.ends < now then
+        webhooks.workers[key] = nil
+        webhooks.running = webhooks.running - 1
+        if worker.entry and not worker.entry.isWaiting then makeReady(worker.entry) end
+      end
+    end
     start(false)
-    if webhooks.running > 0 then watch() end
   end)
 end
 
 -- Starts calls that send, as many as may and are needed. `here` says that the present call can be one.
 start = function(here)
-  local now = relay.monotonic()
-  for key, worker in pairs(webhooks.workers) do
-    if worker.ends < now then  -- It was stopped in the middle of its work: somebody else goes on.
-      webhooks.workers[key] = nil
-      webhooks.running = webhooks.running - 1
-      if worker.entry then makeReady(worker.entry) end
-    end
-  end
   local most, needed = number("requests", 128), webhooks.last - webhooks.first + 1
+  if needed > 0 or webhooks.running > 0 then watch() end
   while webhooks.running < most and needed > 0 do
     needed = needed - 1
     webhooks.nextWorker = webhooks.nextWorker + 1
     local key = webhooks.nextWorker
-    local worker = { ends = now + relay.config.callTime + 1 }
+    local worker = { ends = relay.monotonic() + relay.config.callTime + 1 }
     webhooks.workers[key] = worker
     webhooks.running = webhooks.running + 1
-    watch()
     if here then return serve(key, worker) end
     relay.after(0, function() serve(key, worker) end)
   end
+end
+
+-- Puts an item behind the others of its entry, and sees to it that it is sent.
+local function put(entry, item, here)
+  append(entry, item)
+  if entry.isBusy then return end
+  entry.isBusy = true
+  makeReady(entry)
+  start(here)
+end
+
+-- The entry's connection is gone, which the back end hears last.
+local function finish(entry, here)
+  webhooks.byConnection[entry.number] = nil
+  entry.isPaused = false
+  put(entry, { method = "DELETE", id = "msg_" .. entry.id .. "_end", body = "" }, here)
 end
 
 -- Comes back to an entry in so many seconds.
@@ -203,9 +234,7 @@ local function postpone(entry, seconds)
       if webhooks.opening[entry.number] == entry then
         -- It was accepted by the back end, and never came in: its client went while it waited.
         webhooks.opening[entry.number] = nil
-        append(entry, { method = "DELETE", id = "msg_" .. entry.id .. "_end", body = "" })
-        entry.isBusy = true
-        makeReady(entry)
+        finish(entry, false)
       elseif entry.isWaiting then
         entry.isWaiting = false
         makeReady(entry)
@@ -215,18 +244,21 @@ local function postpone(entry, seconds)
   end)
 end
 
--- What the log says when the back end goes, and when it is back: at most once in a minute each, since a back end that
--- fails at every other message comes and goes with it.
+-- Logs a message at most once in a minute: what a back end does wrong it does wrong with everybody.
+local function say(level, message, fields)
+  local now = relay.monotonic()
+  if now < (webhooks.said[message] or -60) + 60 then return end
+  webhooks.said[message] = now
+  relay.log(level, message, fields or {})
+end
+
 local function report(isDown, why)
   if webhooks.isDown == isDown then return end
   webhooks.isDown = isDown
-  local key, now = isDown and "saidDown" or "saidUp", relay.monotonic()
-  if now < (webhooks[key] or -60) + 60 then return end
-  webhooks[key] = now
   if isDown then
-    relay.log("warning", "the back end does not answer; what it should get waits", { reason = why })
+    say("warning", "the back end does not answer; what it should get waits", { reason = why })
   else
-    relay.log("info", "the back end answers again")
+    say("info", "the back end answers again")
   end
 end
 
@@ -242,8 +274,7 @@ local function giveUp(entry, why)
 end
 
 -- Tries the first item of an entry once. Whether the entry can be served on.
-local function send(entry)
-  local item = entry.items[entry.first]
+local function send(entry, item)
   local others
   if item.method == "PUT" then
     others = { ["content-type"] = item.kind == "text" and "text/plain; charset=utf-8" or "application/octet-stream" }
@@ -257,7 +288,7 @@ local function send(entry)
   if not isWorthATry(status) then
     report(false)
     if status >= 300 and item.method == "PUT" then
-      relay.log("warning", "the back end has refused a message", { id = entry.id, status = status })
+      say("warning", "the back end has refused a message", { id = entry.id, status = status })
     end
     pop(entry)
     if item.method == "DELETE" then forget(entry) end
@@ -273,8 +304,8 @@ local function send(entry)
     return true
   end
   -- Full jitter over the upper half, so that those who wait do not come at once.
-  entry.isWaiting = true
   postpone(entry, math.min(30, 0.25 * 2 ^ math.min(entry.attempts, 7)) * (0.5 + math.random() / 2))
+  entry.isWaiting = true
   return false
 end
 
@@ -285,8 +316,9 @@ serve = function(key, worker)
   local entry = takeReady()
   while entry do
     worker.entry = entry
-    sent = sent + #entry.items[entry.first].body
-    local goesOn = send(entry)
+    local item = entry.items[entry.first]  -- None where a call was stopped that had sent the last one.
+    sent = sent + (item and #item.body or 0)
+    local goesOn = not item or send(entry, item)
     if webhooks.workers[key] ~= worker then return end  -- It took so long that another has gone on.
     worker.entry = nil
     if goesOn then
@@ -300,27 +332,48 @@ serve = function(key, worker)
   start(false)
 end
 
--- Puts an item behind the others of its entry, and sees to it that it is sent.
-local function put(entry, item)
-  append(entry, item)
-  if entry.isBusy then return end
-  entry.isBusy = true
-  makeReady(entry)
-  start(true)
-end
-
 relay.on("reload", function()
   if setting("target", "") == "" then
     error("webhooks.lua needs the setting target: --set target=http://HOST/PATH", 0)
   end
+  for _, name in ipairs(numbers) do
+    if setting(name) and not isNumber(setting(name)) then
+      error("the setting " .. name .. " is " .. setting(name) .. ", but must be a number above 0", 0)
+    end
+  end
+  if setting("secret", ""):find("^whsec_") and signingKey() == setting("secret") then
+    error("the setting secret begins with whsec_, but no base64 follows", 0)
+  end
   webhooks = webhooks or {
-    byID = {}, byConnection = {}, opening = {}, ready = {}, first = 1, last = 0, later = {}, workers = {}, running = 0,
-    nextWorker = 0, bytes = 0, isDown = false, isWatched = false,
+    byID = {}, byConnection = {}, opening = {}, asking = {}, ready = {}, first = 1, last = 0, later = {}, workers = {},
+    running = 0, nextWorker = 0, bytes = 0, count = 0, said = {}, isDown = false, isWatched = false,
   }
+  relay.after(0, function()
+    local entries = {}
+    for _, entry in pairs(webhooks.byConnection) do entries[#entries + 1] = entry end
+    for i, entry in ipairs(entries) do
+      if i % 1000 == 0 then relay.sleep(0) end
+      -- It was closed while no version of this script was there to hear of it.
+      if webhooks.byConnection[entry.number] == entry and not entry.conn:isOpen() then finish(entry, false) end
+    end
+  end)
 end)
+
+-- How many POSTs are under way.
+local function countAsking()
+  local count, now = 0, relay.monotonic()
+  for entry, ends in pairs(webhooks.asking) do
+    if ends < now then webhooks.asking[entry] = nil else count = count + 1 end
+  end
+  return count
+end
 
 relay.on("handshake", function(request)
   if request.isAdmin or request.subprotocol == "relay.link.v1" then return end
+  -- Who asks to be let in must not keep those waiting who are in.
+  if countAsking() >= number("requests", 128) or isFuller(5 / 8, 0) then
+    return false, 503, "There are too many connections: try again later."
+  end
   local id = relay.randomToken(16)
   local entry = {
     id = id, number = request.connection, items = {}, first = 1, last = 0, bytes = 0, sequence = 0, attempts = 0,
@@ -328,16 +381,19 @@ relay.on("handshake", function(request)
     remoteAddress = request.remoteAddress, userAgent = request.headers["user-agent"],
   }
   webhooks.byID[id] = entry
+  webhooks.count = webhooks.count + 1
   local body = json.encode {
     code = "NEW_CONNECTION", ws_uri = withoutSlash(setting("address", "http://127.0.0.1:8087")) .. "/" .. id, id = id,
     path = request.path, query = request.query, remote_address = request.remoteAddress,
   }
   local others = { ["content-type"] = "application/json", authorization = request.headers.authorization }
   local seconds = math.min(timeout(), relay.config.handshakeTimeout * 0.9)
+  webhooks.asking[entry] = relay.monotonic() + seconds + 1
   local status, headers, answer, answered = relay.http {
     method = "POST", url = target() .. "/" .. id, body = body, timeout = seconds,
     headers = headersFor("msg_" .. id .. "_0", body, others),
   }
+  webhooks.asking[entry] = nil
   local isJSON, decoded = pcall(json.decode, status and answer or "")
   if status == 200 and isJSON and type(decoded) == "table" and decoded.code == "OK" then
     report(false)
@@ -368,30 +424,30 @@ end)
 relay.on("message", function(conn, data, kind)
   local entry = webhooks.byConnection[conn.id]
   if not entry then return end
-  local total = number("totalBytes", relay.config.scriptMemory / 4)
-  if webhooks.bytes + cost(data) > 2 * total then
-    -- There is no room for one more, however many wait already: it is said, not passed over.
+  -- What has no room, however much waits already, or no call could send: it is said, not passed over.
+  if #data > relay.config.outputBytesPerCall / 2 then
+    conn:close(1009, "the message is too long to be sent to the back end")
+    return true
+  elseif isFuller(7 / 8, cost(data)) then
     conn:close(1013, "too much waits for the back end")
     return true
   end
   entry.activeAt = relay.now()
   entry.sequence = entry.sequence + 1
   local isFull = countOf(entry) + 1 >= number("queueMessages", 64)
-    or entry.bytes + cost(data) >= number("queueBytes", 1048576) or webhooks.bytes + cost(data) >= total
+    or entry.bytes + cost(data) >= number("queueBytes", 1048576)
+    or webhooks.bytes + cost(data) >= number("totalBytes", relay.config.scriptMemory / 4)
   if isFull and not entry.isPaused then
     entry.isPaused = true
     conn:pause()
   end
-  put(entry, { method = "PUT", id = "msg_" .. entry.id .. "_" .. entry.sequence, body = data, kind = kind })
+  put(entry, { method = "PUT", id = "msg_" .. entry.id .. "_" .. entry.sequence, body = data, kind = kind }, true)
   return true
 end)
 
 relay.on("close", function(conn)
   local entry = webhooks.byConnection[conn.id]
-  if not entry then return end
-  webhooks.byConnection[conn.id] = nil
-  entry.isPaused = false
-  put(entry, { method = "DELETE", id = "msg_" .. entry.id .. "_end", body = "" })
+  if entry then finish(entry, true) end
 end)
 
 -- What the back end asks.
@@ -415,12 +471,6 @@ local function push(entry, request, gone)
   if text and not utf8.len(request.body) then
     return answer(400, "BAD_REQUEST", "a text must be UTF-8; send bytes as application/octet-stream")
   end
-  -- Between its answer to the POST and the 101 there is a moment in which the back end may push already.
-  for _ = 1, 100 do
-    if entry.conn or entry.isGone then break end
-    relay.sleep(0.05)
-  end
-  if not entry.conn then return answer(gone, "NOT_FOUND") end
   local result = text and entry.conn:send(request.body) or not text and entry.conn:sendBinary(request.body)
   if result ~= "dropped" then
     entry.activeAt = relay.now()
@@ -442,7 +492,7 @@ relay.on("request", function(request)
   local id = request.path:match("^/@connections/([^/]+)$")
   local isAlias = id ~= nil
   if not id then
-    local base = withoutSlash(setting("address", "")):match("^%a[%w+.-]*://[^/]*(/.*)$") or ""
+    local base = withoutSlash(setting("address", "")):gsub("^%a[%w+.-]*://", ""):match("/.*$") or ""
     local path = request.path
     if path:sub(1, #base + 1) == base .. "/" then path = path:sub(#base + 1) end
     id = path:match("^/(%x+)$")
@@ -454,9 +504,14 @@ relay.on("request", function(request)
   end
   local method, gone = request.method, isAlias and 410 or 404
   local entry = webhooks.byID[id]
-  if not entry or (entry.conn and not entry.conn:isOpen()) then return answer(gone, "NOT_FOUND") end
+  -- Between its answer to the POST and the 101 there is a moment in which the back end may speak already.
+  for _ = 1, 100 do
+    if not entry or entry.conn or entry.isGone then break end
+    relay.sleep(0.05)
+  end
+  if not entry or not entry.conn or not entry.conn:isOpen() then return answer(gone, "NOT_FOUND") end
   if method == "DELETE" then
-    if not entry.conn or not entry.conn:close(1000, "") then return answer(gone, "NOT_FOUND") end
+    if not entry.conn:close(1000, "") then return answer(gone, "NOT_FOUND") end
     if isAlias then return 204, {}, "" end
     return answer(200, "OK")
   end

@@ -384,7 +384,7 @@ def test_a_new_version_of_the_script_keeps_its_connections(service, backend):
     client.send("before")
     with service.operator() as operator:
         operator.request("load script", named={
-            "name": "webhooks", "source": (SCRIPTS / "webhooks.lua").read_text()})
+            "name": "webhooks.lua", "source": (SCRIPTS / "webhooks.lua").read_text()})
     client.send("after")
     client.close()
     eventually(lambda: backend.of("DELETE"), "the end is told")

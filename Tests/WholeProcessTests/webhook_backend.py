@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         mode, _, argument = server.mode.partition("/")
         if mode == "slow":
             time.sleep(float(argument))
-        if mode == "never":
+        if mode == "never" or mode == "hang" and argument == self.command:
             server.stopped.wait()
         if mode == "fail" and count <= int(argument):
             return self.answer(500, b"{}")
