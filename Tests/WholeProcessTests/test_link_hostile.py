@@ -348,7 +348,7 @@ def test_63_what_was_dialled_is_no_relay(make_relay, answer, words):
 
 
 def test_the_diallers_frames_are_masked_with_keys_that_differ(make_relay):
-    keys = []
+    keys, told = [], set()
     received = threading.Event()
 
     def handle(connection):
@@ -366,6 +366,8 @@ def test_the_diallers_frames_are_masked_with_keys_that_differ(make_relay):
                 key = read_exactly(connection, 4)
                 payload = wire.masked(read_exactly(connection, length), key)
                 keys.append((key, first & 0x0F, payload))
+                if first & 0x0F == wire.TEXT:
+                    told.update(entry["server"] for entry in json.loads(payload).get("routes", []))
         received.set()
         while connection.recv(4096):
             pass
@@ -375,7 +377,8 @@ def test_the_diallers_frames_are_masked_with_keys_that_differ(make_relay):
         is_linked(relay)
         for number in range(15):
             with server(relay, f"s{number}"):
-                pass
+                # One that is gone before the relay's next word to its neighbours is none of theirs.
+                eventually(lambda: f"s{number}" in told, "it is told of")
         assert received.wait(DEADLINE)
     assert len({key for key, _, _ in keys}) == len(keys)
     texts = [json.loads(payload) for _, opcode, payload in keys if opcode == wire.TEXT]

@@ -316,13 +316,13 @@ private struct SeededGenerator: RandomNumberGenerator {
         #expect(messages.first?.gone != nil && messages.last?.routes != nil)
     }
 
-
     @Test(
         arguments: [
             ("ws://a", "ws://a", nil, 1), ("wss://a.example:8443?auth=x%3dy&cost=7", "wss://a.example:8443", "x=y", 7),
             ("ws://[::1]:1/app/team?credential=id.secret", "ws://[::1]:1/app/team", "id.secret", 1),
             ("ws://[fe80::1]/", "ws://[fe80::1]/", nil, 1),
-            ("wss://a/relay/?auth=x", "wss://a/relay/", "x", 1), ("ws://a/relay/app/team", "ws://a/relay/app/team", nil, 1),
+            ("wss://a/relay/?auth=x", "wss://a/relay/", "x", 1),
+            ("ws://a/relay/app/team", "ws://a/relay/app/team", nil, 1),
         ] as [(String, String, String?, Int)])
     func `a link's URL is read`(text: String, url: String, secret: String?, cost: Int) throws {
         let link = try LinkURL(parsing: text)
