@@ -15,8 +15,13 @@ enum HTTPResponse {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(512 + body.count)
         bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
-        for (name, value) in headers where HTTPCharacter.isToken(name.utf8) { append(name, value, to: &bytes) }
-        if close { append("Connection", "close", to: &bytes) }
+        var options: [String] = close ? ["close"] : []
+        for (name, value) in headers where HTTPCharacter.isToken(name.utf8) {
+            // A hop-by-hop field is named in Connection (RFC 9110 §7.6.1).
+            if name.lowercased() == "upgrade" { options.append("Upgrade") }
+            append(name, value, to: &bytes)
+        }
+        if !options.isEmpty { append("Connection", options.joined(separator: ", "), to: &bytes) }
         append("Content-Type", contentType, to: &bytes)
         append("Content-Length", String(body.count), to: &bytes)
         bytes += "\r\n".utf8

@@ -10,8 +10,6 @@ package enum WebSocketUpgrade {
     /// Appended to the key before it is hashed with SHA-1; base64 of the digest is Sec-WebSocket-Accept (§1.3).
     package static let acceptGUID: StaticString = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-    /// An Upgrade field is named in Connection (RFC 9110 §7.8).
-    private static let upgradeFields = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
     private static let bearerPrefix = "bearer."
 
     static func evaluate(_ head: RequestHead) -> Evaluation {
@@ -21,7 +19,8 @@ package enum WebSocketUpgrade {
         let upgrades = head.fields.listItems(of: "upgrade")
         guard upgrades.contains(where: { equals($0, "websocket") }) else {
             return .refuse(
-                .upgradeRequired, headers: upgradeFields, reason: "This path is for WebSocket connections.")
+                .upgradeRequired, headers: [("Upgrade", "websocket")], reason: "This path is for WebSocket connections."
+            )
         }
         guard head.minorVersion >= 1 else { return refuse("A WebSocket needs HTTP/1.1.") }
         // So that no byte behind the head can be anything but a frame.
@@ -37,7 +36,7 @@ package enum WebSocketUpgrade {
         let versions = head.fields.rawValues(of: "sec-websocket-version")
         guard versions.count == 1, versions[0].elementsEqual("13".utf8) else {
             return .refuse(
-                .upgradeRequired, headers: upgradeFields + [("Sec-WebSocket-Version", "13")],
+                .upgradeRequired, headers: [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
                 reason: "The only WebSocket version here is 13.")
         }
         let keys = head.fields.rawValues(of: "sec-websocket-key")

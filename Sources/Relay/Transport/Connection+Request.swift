@@ -243,7 +243,11 @@ extension Connection {
     /// The same with a sentence of the relay's own.
     func respond(_ status: HTTPStatus, _ sentence: String, headers: [(String, String)] = []) {
         var fields: [UInt8] = []
-        for (name, value) in headers { HTTPResponse.append(name, value, to: &fields) }
+        for (name, value) in headers {
+            HTTPResponse.append(name, value, to: &fields)
+            // RFC 9110 §7.8.
+            if name == "Upgrade" { HTTPResponse.append("Connection", name, to: &fields) }
+        }
         HTTPResponse.append("Content-Type", "text/plain; charset=utf-8", to: &fields)
         let body = Array((sentence + "\n").utf8)
         fields.withUnsafeBytes { fields in body.withUnsafeBytes { respond(status, fields: fields, body: $0) } }
