@@ -20,6 +20,12 @@ static inline CURLcode ccurl_set_writer(CURL *easy, CURLoption option, curl_writ
 static inline CURLcode ccurl_set_opener(CURL *easy, curl_opensocket_callback value) {
     return curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, value);
 }
+static inline CURLcode ccurl_set_checker(CURL *easy, curl_prereq_callback value) {
+    return curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, value);
+}
+static inline CURLcode ccurl_get_socket(CURL *easy, CURLINFO what, curl_socket_t *value) {
+    return curl_easy_getinfo(easy, what, value);
+}
 static inline CURLcode ccurl_get_number(CURL *easy, CURLINFO what, long *value) {
     return curl_easy_getinfo(easy, what, value);
 }

@@ -35,6 +35,7 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
     /// By libcurl's handle.
     private var running: [UnsafeMutableRawPointer: Transfer] = [:]
     private var idle: [UnsafeMutableRawPointer] = []
+    private let sockets = KeptSockets()
     private var isStopped = false
 
     /// A connection that takes longer than this to be made will not be made; a request's own limit can be shorter.
@@ -54,6 +55,8 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
         }
         self.multi = multi
         _ = ccurl_multi_set_number(multi, CURLMOPT_MAXCONNECTS, Self.keptConnections)
+        // Of HTTP/2, where the server takes as many; libcurl's own limit of 100 makes a connection for each one more.
+        _ = ccurl_multi_set_number(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, Self.keptConnections)
     }
 
     // MARK: From other threads
@@ -113,7 +116,7 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
             do throws(OutboundFailure) {
                 let target = try Target(request.url, allowed)
                 let transfer = Transfer(
-                    request, target, app: app, deadline: deadline, allowed: allowed, answer: answer)
+                    request, target, app: app, deadline: deadline, allowed: allowed, sockets: sockets, answer: answer)
                 lanes[app, default: Lane()].atOnce = atOnce
                 lanes[app, default: Lane()].waiting.append(transfer)
                 advance(app)
@@ -198,10 +201,14 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
         var location: UnsafeMutablePointer<CChar>?
         _ = ccurl_get_text(easy, CURLINFO_REDIRECT_URL, &location)
         let redirect = code == CURLE_OK && transfer.request.redirects > 0 ? location.map { String(cString: $0) } : nil
+        sockets.remember(easy)
         release(easy, transfer)
+        // Nothing was sent yet.
+        let isTriedAgain = transfer.mustBeFresh && code == CURLE_ABORTED_BY_CALLBACK
+        if isTriedAgain, begin(transfer) { return }
         if let redirect, follow(transfer, to: redirect, status) { return }
         lanes[transfer.app]?.running -= 1
-        if redirect == nil { transfer.answer(Self.result(of: transfer, code, status)) }
+        if redirect == nil, !isTriedAgain { transfer.answer(Self.result(of: transfer, code, status)) }
         advance(transfer.app)
     }
 
@@ -288,6 +295,12 @@ package final class OutboundClient: OutboundHTTP, @unchecked Sendable {
         _ = ccurl_set_writer(easy, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
             let taken = withTransfer(context) { $0.headerLine(.init(start: bytes, count: size * count)) }
             return taken ? size * count : size * count &+ 1
+        }
+        _ = ccurl_set_number(easy, CURLOPT_FRESH_CONNECT, transfer.mustBeFresh ? 1 : 0)
+        _ = ccurl_set_pointer(easy, CURLOPT_PREREQDATA, context)
+        _ = ccurl_set_checker(easy) { context, _, _, _, localPort in
+            withTransfer(context) { $0.mayUse(localPort: Int(localPort)) }
+                ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT
         }
         _ = ccurl_set_opener(easy) { context, _, address in
             guard let address else { return CURL_SOCKET_BAD }

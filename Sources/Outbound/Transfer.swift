@@ -11,6 +11,9 @@ final class Transfer {
     /// On the monotonic clock, in milliseconds.
     let deadline: UInt64
     private let allowed: HTTPAllowList
+    private let sockets: KeptSockets
+    /// The connection that was kept for it cannot be used.
+    private(set) var mustBeFresh = false
     /// The present hop's.
     var request: OutboundRequest
     private(set) var target: Target
@@ -31,13 +34,14 @@ final class Transfer {
 
     init(
         _ request: OutboundRequest, _ target: Target, app: UInt64, deadline: UInt64, allowed: HTTPAllowList,
-        answer: @escaping @Sendable (OutboundResult) -> Void
+        sockets: KeptSockets, answer: @escaping @Sendable (OutboundResult) -> Void
     ) {
         self.request = request
         self.target = target
         self.app = app
         self.deadline = deadline
         self.allowed = allowed
+        self.sockets = sockets
         self.answer = answer
     }
 
@@ -48,11 +52,19 @@ final class Transfer {
         headers = []
         body = []
         failure = nil
+        mustBeFresh = false
         headerBytes = 0
         headersAreComplete = false
     }
 
     // MARK: What libcurl brings
+
+    /// A connection is there, and the request is about to be sent. Answers whether on this one.
+    func mayUse(localPort: Int) -> Bool {
+        guard sockets.hasInput(localPort: localPort), !mustBeFresh else { return true }
+        mustBeFresh = true
+        return false
+    }
 
     /// One line of the head, as it came, or of the trailer. Answers whether to go on.
     func headerLine(_ line: UnsafeRawBufferPointer) -> Bool {

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from certificates import Pair
-from conditions import eventually
+from conditions import DEADLINE, eventually
 from relay import Refused
 from webhook_backend import Backend
 
@@ -206,6 +206,34 @@ def test_headers_that_repeat_are_joined(make_relay):
     relay = make_relay("--http-allow", f"127.0.0.1:{port}")
     assert ask(relay, url=f"http://127.0.0.1:{port}/")[1] == {"a": "1, 2", "b": "", "content-length": "0"}
     listening.close()
+
+
+def test_what_comes_unasked_is_no_answer(make_relay):
+    # RFC 9112 §9.2: it must not be taken for the answer to the next request.
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    answered, said = threading.Event(), threading.Event()
+    connections = []
+
+    def run():
+        for answer in (b"first", b"other"):
+            connection, _ = listening.accept()
+            connections.append(connection)
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + answer)
+            answered.wait()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nunasked")
+            said.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    relay = make_relay("--http-allow", f"127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}/"
+    assert ask(relay, url=url, method="POST", body="x")[2] == "first"
+    answered.set()
+    assert said.wait(DEADLINE)
+    assert ask(relay, url=url, method="POST", body="x")[2] == "other"
+    for held in [*connections, listening]:
+        held.close()
 
 
 def test_nobody_listens(make_relay):
