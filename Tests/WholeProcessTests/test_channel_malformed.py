@@ -74,6 +74,44 @@ def test_what_cannot_be_understood_closes_the_connection_with_1002(ends, message
     other.settle()
 
 
+NO_TEXTS = {
+    "a byte that begins nothing": [b"\xff"], "an overlong slash": [b"\xc0\xaf"], "a surrogate": [b"\xed\xa0\x80"],
+    "beyond Unicode": [b"\xf4\x90\x80\x80"], "a character that does not end": ["κ".encode()[:1]],
+    "a long one with one wrong byte": [b"x" * 70_000 + b"\x80" + b"x" * 70_000],
+    "wrong in the second piece": [b"x" * 10, b"\xff"], "half a character, then a letter": ["κ".encode()[:1], b"a"],
+    "half a character, then nothing": ["κ".encode()[:1], b""],
+    "the wrong rest of a character": [b"\xed", b"\xa0\x80"],
+}
+
+
+@pytest.mark.parametrize("pieces", NO_TEXTS.values(), ids=NO_TEXTS.keys())
+def test_46_a_text_that_is_not_utf_8_closes_its_channel_with_1007(ends, pieces):
+    one, mine, other, theirs = ends
+    for text in ("fine", "κ" * 30, "x" * 40_000):
+        mine.send(text)
+        assert theirs.receive() == text
+    for index, piece in enumerate(pieces):
+        mine.data(piece, TEXT | (MORE if index < len(pieces) - 1 else 0))
+    assert outcome(one, mine.number) == ("channel", 1007)
+    eventually(lambda: outcome(other, theirs.number) == ("channel", 1007), "the other end is told")
+
+
+def test_46_a_clean_client_gets_no_text_that_is_not_utf_8(calm):
+    with server(calm) as host:
+        with clean(calm, host) as (client, far):
+            for text in ("fine", "", "κ" * 30, "x" * 40_000):
+                far.send(text)
+                assert client.receive() == text
+            far.data("κ".encode()[:1], TEXT | MORE)
+            far.data("κ".encode()[1:], TEXT)
+            assert client.receive() == "κ"
+            far.data(b"before \xc3", TEXT)
+            with pytest.raises(ConnectionClosed) as end:
+                client.receive()
+            assert end.value.rcvd.code == 1007
+        host.settle()
+
+
 OPENING = json.dumps({"server": "box", "port": 22}).encode()
 
 

@@ -36,6 +36,8 @@ final class ChannelEnd {
     private(set) var credit = 0
     /// A message of it has begun: whether it is a text.
     private(set) var openMessage: Bool?
+    /// What has come of a text.
+    private var validator = UTF8Validator()
     /// It has said that no more comes.
     private(set) var hasEnded = false
     /// Of a clean connection: what was received and has no credit yet.
@@ -123,19 +125,28 @@ final class ChannelEnd {
 
     // MARK: To the other end
 
-    /// A piece of a message that the connection has sent, masked with `key` (0: plain). Without credit for it the
-    /// channel is over.
+    /// A piece of a message that the connection has sent, masked with `key` (0: plain, as texts have to be). Without
+    /// credit for it the channel is over.
     @inline(__always)
     func send(_ payload: UnsafeRawBufferPointer, key: UInt32, isText: Bool, more: Bool) {
         guard payload.count <= credit else { return fail(.limit, "the credit of the channel was exceeded") }
         credit &-= payload.count
         openMessage = more ? isText : nil
+        // A clean connection's texts have been checked as it was read.
+        if isText, !isClean, !accept(payload, more: more) {
+            return fail(.invalidPayload, "a text is not valid UTF-8")
+        }
         traffic?._withUnsafeGuaranteedRef { $0.count(payload.count, messages: more ? 0 : 1) }
         if let other {
             other._withUnsafeGuaranteedRef { $0.deliver(payload, key: key, isText: isText, more: more) }
         } else if let remote {
             mail(payload, key: key, isText: isText, more: more, to: remote)
         }
+    }
+
+    private func accept(_ text: UnsafeRawBufferPointer, more: Bool) -> Bool {
+        defer { if !more { validator = UTF8Validator() } }
+        return validator.accept(text) && (more || validator.isComplete)
     }
 
     /// Sends to another loop, which may be slower: the connection is read no further when too much is on its way.
@@ -405,13 +416,4 @@ final class ChannelEnd {
         unreturned -= taken
         _ = grant(taken)
     }
-}
-
-/// A piece of a message that has been read from a clean connection and waits for credit.
-struct StalledPiece {
-    let bytes: [UInt8]
-    /// So many of them are on their way.
-    var sent = 0
-    let isText: Bool
-    let isLast: Bool
 }

@@ -182,3 +182,12 @@ extension Connection {
         channels.removeAll(to: loop.pool)
     }
 }
+
+/// A piece of a message that has been read from a clean connection and waits for credit.
+struct StalledPiece {
+    let bytes: [UInt8]
+    /// So many of them are on their way.
+    var sent = 0
+    let isText: Bool
+    let isLast: Bool
+}

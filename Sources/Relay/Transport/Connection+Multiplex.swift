@@ -66,10 +66,14 @@ extension Connection {
         case .data:
             if let source = channels.source {
                 let more = channels.type.hasMore || !isLast
+                let isText = channels.type.isText
+                if isText {
+                    Masking.apply(key, to: payload)
+                    key = 0
+                }
                 if !payload.isEmpty || !more {
                     source._withUnsafeGuaranteedRef {
-                        $0.send(
-                            UnsafeRawBufferPointer(payload), key: key, isText: channels.type.isText, more: more)
+                        $0.send(UnsafeRawBufferPointer(payload), key: key, isText: isText, more: more)
                     }
                 }
             }

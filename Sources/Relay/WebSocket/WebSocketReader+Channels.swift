@@ -108,8 +108,8 @@ extension WebSocketReader {
                     ^ UInt8(truncatingIfNeeded: UInt32(littleEndian: key))
                 key = Masking.rotated(key, by: 1)
                 let number = input.loadUnaligned(fromByteOffset: from &+ inputHead &+ 1, as: UInt32.self) ^ key
-                guard type <= 1, number == source.bigEndian else { break }
                 isText = type == 1
+                guard type == 0 || isText && keys == nil, number == source.bigEndian else { break }
             }
             let isTextFrame = target == nil && isText
             (output + to).storeBytes(of: isTextFrame ? 0x81 : 0x82, as: UInt8.self)
@@ -133,6 +133,9 @@ extension WebSocketReader {
                 UnsafeRawBufferPointer(start: input + from + inputHead + inner, count: count),
                 to: UnsafeMutableRawBufferPointer(start: output + to + outputHead + outer, count: count),
                 key: key ^ mask)
+            if isText,
+                !UTF8Validator.isValid(UnsafeRawBufferPointer(start: output + to + outputHead + outer, count: count))
+            { break }
             from &+= inputHead &+ length
             to &+= outputHead &+ outer &+ count
             moved.messages &+= 1
