@@ -1,17 +1,20 @@
 """HTTP requests that scripts answer: `relay.on("request", …)` (docs/http-inbound.md)."""
 
+import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 
 import pytest
 
-from conditions import eventually
+from conditions import DEADLINE, eventually
 from http_requests import HOST, SCRIPT, chunked, get, one, put
-from relay import Relay, run_relayd
+from relay import Relay, run_relayd, trusting_anything
 from wire import TEXT, Raw, frame, head, upgrade_head
 
 
@@ -340,6 +343,42 @@ def test_who_ends_its_output_still_gets_its_answers(server):
             raw.socket.shutdown(socket.SHUT_WR)
             assert [raw.read_response().body, raw.read_response().body] == [body, b"0"]
             raw.expect_end()
+
+
+@pytest.mark.parametrize("path", ["", "/app/blue"])
+def test_who_ends_its_tls_still_gets_its_answers(make_relay, path):
+    """close_notify may come together with the requests before it (RFC 8446 §6.1)."""
+    relay = make_relay("--tls-self-signed", scripts=[SCRIPT], listen=["ws://127.0.0.1:0", "wss://127.0.0.1:0"], loops=2)
+    relay.invoke("create app", named={"app": "blue"})
+    relay.load("requests.lua", SCRIPT.read_text(), path="/app/blue")
+    for first in [get(path + "/length"), put(path + "/length", ""), get(path + "/sleep?0.05")]:
+        received = said_at_once(relay.urls[1], first + put(path + "/echo", "behind") + get("/", method="BREW"))
+        assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"200", b"405"], received
+    assert said_at_once(relay.urls[1], put(path + "/echo", "whole")[:-1]) == b""
+
+
+def said_at_once(url, data):
+    """What comes back when `data` and the end of TLS are sent in one piece."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secure = trusting_anything().wrap_bio(incoming, outgoing)
+    with socket.create_connection(("127.0.0.1", Relay.port_of(url)), DEADLINE) as connected:
+        def done(step):
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    connected.sendall(outgoing.read())
+                    incoming.write(connected.recv(1 << 16)) or incoming.write_eof()
+
+        done(secure.do_handshake)
+        secure.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            secure.unwrap()
+        received = b""
+        with contextlib.suppress(ssl.SSLError):  # The relay's end, with close_notify or without.
+            while piece := done(lambda: secure.read(1 << 16)):
+                received += piece
+        return received
 
 
 def test_an_upgrade_may_follow_a_request(server):

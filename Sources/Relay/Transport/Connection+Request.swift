@@ -82,19 +82,15 @@ extension Connection {
             continueNextTurn()
         } else {
             startReceiving()
+            if hasEnded { endOfStream() }
         }
-    }
-
-    /// Reads on, in a turn of its own.
-    func resumeRequests() {
-        serve()
-        guard hasEnded, lifecycle.readsRequest, isReceiving else { return }
-        endOfStream()
     }
 
     /// The peer sends no more. What it has asked for is answered all the same; true where that is still to be done.
     func outlivesEnd() -> Bool {
-        if lifecycle.isAnswering || (lifecycle.isReadingHead && !isReceiving) {
+        // TLS can end behind the bytes of one receive, before any of them is served.
+        let isHere = pendingRequest != nil && (lifecycle.isAdmitting || hasWork)
+        if isHere || lifecycle.isAnswering || (lifecycle.isReadingHead && !isReceiving) {
             hasEnded = true
             return true
         }

@@ -335,7 +335,7 @@ final class Connection {
     func resumeReading() {
         isResuming = false
         guard !isHeld, !lifecycle.isDead else { return }
-        if lifecycle.isBeforeOpen { return resumeRequests() }
+        if lifecycle.isBeforeOpen { return serve() }
         readUnread()
         guard !isHeld, unread.isEmpty else { return }
         hasEnded ? endOfStream() : startReceiving()
