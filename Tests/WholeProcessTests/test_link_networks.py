@@ -66,7 +66,7 @@ def test_three_in_a_ring_settle_and_go_round_what_is_cut(loops):
     with linked(3, RING, loops=loops) as relays:
         with server(relays[2]) as host:
             leads(relays[0], "box", 1)
-            assert len(ways(relays[0], "box")) == 2
+            eventually(lambda: len(ways(relays[0], "box")) == 2, "both ways are known")
             meets(relays[0], host)
         for relay in relays[:2]:
             leads_nowhere(relay, "box")
@@ -104,6 +104,16 @@ def test_of_two_servers_with_one_name_the_nearer_serves_and_the_other_takes_over
                 meets(relays[2], between)
             leads(relays[2], "box", 2)
             meets(relays[2], first)
+
+
+def test_what_does_not_speak_relay_v1_hides_no_server_of_another_relay():
+    with linked(3, LINE) as relays, server(relays[0]) as host:
+        relays[1].add("install", "function(conn, name) return relay.install(name, conn) end")
+        with relays[1].connect("/") as script:
+            assert script.request("install", "box") is True
+            leads(relays[2], "box", 2)
+            for near in [1, 2]:
+                meets(relays[near], host)
 
 
 def test_the_cheaper_way_is_taken():

@@ -153,19 +153,20 @@ extension App {
         func refused(_ code: UInt16, _ reason: String, _ error: ErrorCode) -> Result<Member, Rejection> {
             .failure(Rejection(code: code, reason: reason, error: error))
         }
-        // A server of this relay's own goes before all others.
-        let route = servers[id] == nil ? links.table.route(to: id, avoiding: via) : nil
+        // A server of this relay's own goes before all others; but what does not speak relay.v1 is for scripts alone.
+        let own = servers[id].flatMap { members[$0] }
+        let route = own?.subprotocol == .relay ? nil : links.table.route(to: id, avoiding: via)
         if let refusal = links.refusal(of: route, via, metadata) { return .failure(refusal) }
-        guard let holder = servers[id] ?? route?.link, let server = members[holder], server.isOpen else {
+        guard let server = route.flatMap({ members[$0.link] }) ?? own, server.isOpen else {
             return .failure(.absent(id))
         }
         guard (route?.ports ?? servers.ports(of: id)).contains(port) else {
             return refused(ChannelReject.notFound, "The server '\(id)' offers no port \(port).", .notFound)
         }
-        guard departures[holder]?.count ?? 0 < loop.limits.channelsPerConnection else {
+        guard departures[server.id]?.count ?? 0 < loop.limits.channelsPerConnection else {
             return refused(ChannelReject.limit, "Too many wait for the server '\(id)'.", .limit)
         }
-        guard server.identity.subprotocol == .relay || route != nil else {
+        guard server.subprotocol == .relay || route != nil else {
             return refused(ChannelReject.badGateway, "The server '\(id)' does not speak relay.v1.", .conflict)
         }
         return .success(server)

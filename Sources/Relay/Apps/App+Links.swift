@@ -28,7 +28,7 @@ extension App {
             dialler?.failed(reason.isEmpty ? "the link ended with \(code)" : reason, at: loop.now)
         }
         guard links.remove(id) else { return dialler != nil }
-        tellLinks(about: links.table.left(id))
+        passOn(links.table.left(id))
         return true
     }
 
@@ -36,7 +36,7 @@ extension App {
     func linkDrains(_ id: ConnectionID) {
         guard links.contains(id) else { return }
         links.set(.draining, of: id)
-        tellLinks(about: links.table.left(id))
+        passOn(links.table.left(id))
     }
 
     // MARK: What the neighbour says
@@ -78,7 +78,7 @@ extension App {
 
     private func heard(_ message: LinkMessage, _ link: Member) {
         var changed: Set<ServerID> = []
-        defer { tellLinks(about: changed) }
+        defer { passOn(changed) }
         for server in message.gone ?? [] where links.table.gone(server, on: link.id) { changed.insert(server) }
         for announcement in message.routes ?? [] {
             let server = announcement.server
@@ -109,31 +109,40 @@ extension App {
 
     // MARK: What neighbours are told
 
-    /// Servers have come or gone, here or elsewhere: a script can install many, which are told together.
+    /// Servers have come or gone here: a script can install many, which are told together.
     func tellLinks(about servers: some Collection<ServerID>) {
         guard !links.phases.isEmpty, !servers.isEmpty else { return }
-        if links.news.isEmpty, links.pause == nil { afterwards.append(.tellLinks) }
+        if links.news.isEmpty { afterwards.append(.tellLinks) }
         links.news.formUnion(servers)
         settle()
     }
-
-    /// Between two times that neighbours are told something lies a pause, in which changes become one. Without it each
-    /// relay of a dense network tells of every way that it tries when a server has gone, and those grow as n! (Labovitz
-    /// et al., Delayed Internet Routing Convergence; RFC 4271 §9.2.1.1): of eight relays that all know each other each
-    /// spent 6 ms on every server that went.
-    private static let pauseMilliseconds: UInt64 = 100
 
     func tellNeighbours() {
         let servers = links.news
         links.news = []
         for link in links.table.links { tell(link, about: servers) }
+    }
+
+    /// What neighbours have told is passed on at once, and then not for a while, in which changes become one. Without
+    /// that each relay of a dense network tells of every way that it tries when a server has gone, and those grow as n!
+    /// (Labovitz et al., Delayed Internet Routing Convergence; RFC 4271 §9.2.1.1): of eight relays that all know each
+    /// other each spent 6 ms on every server that went.
+    private static let pauseMilliseconds: UInt64 = 100
+
+    /// Ways to servers of other relays have changed.
+    private func passOn(_ servers: Set<ServerID>) {
+        guard !servers.isEmpty else { return }
+        guard links.pause == nil else { return links.learnt.formUnion(servers) }
         let serial = Self.lastTimer.wrappingAdd(1, ordering: .relaxed).newValue
         links.pause = (serial, loop.schedule(script: serial, of: self, after: Self.pauseMilliseconds))
+        tellLinks(about: servers)
     }
 
     func pauseEnded() {
         links.pause = nil
-        if !links.news.isEmpty { tellNeighbours() }
+        let servers = links.learnt
+        links.learnt = []
+        passOn(servers)
     }
 
     func abandonLinks() {

@@ -19,8 +19,10 @@ struct Links {
     private(set) var phases: [ConnectionID: Phase] = [:]
     /// Servers that neighbours have not heard about yet.
     var news: Set<ServerID> = []
-    /// Until it is over neighbours are told nothing.
+    /// Until it is over, what neighbours have told is not passed on.
     var pause: (serial: UInt64, timer: TimerID)?
+    /// Servers that they have told of meanwhile.
+    var learnt: Set<ServerID> = []
     private var omissions: [ConnectionID: Set<Omission>] = [:]
     /// Those of the configuration, in its order.
     var diallers: [LinkDialler] = []
