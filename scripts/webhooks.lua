@@ -372,6 +372,7 @@ relay.on("handshake", function(request)
   if request.isAdmin or request.subprotocol == "relay.link.v1" then return end
   -- Who asks to be let in must not keep those waiting who are in.
   if countAsking() >= number("requests", 128) or isFuller(5 / 8, 0) then
+    say("warning", "clients are not let in: too many ask or are here", { remote = request.remoteAddress })
     return false, 503, "There are too many connections: try again later."
   end
   local id = relay.randomToken(16)
@@ -517,5 +518,7 @@ relay.on("request", function(request)
   end
   if method == (isAlias and "POST" or "PUT") then return push(entry, request, gone) end
   if isAlias and method == "GET" then return describe(entry) end
-  return answer(405, "BAD_REQUEST", "use " .. (isAlias and "POST, GET" or "PUT") .. " or DELETE")
+  local status, headers, body = answer(405, "BAD_REQUEST", "this is none of the methods that are allowed")
+  headers.allow = isAlias and "POST, GET, DELETE" or "PUT, DELETE"
+  return status, headers, body
 end)

@@ -48,6 +48,15 @@ def test_the_variables_of_wsaas(backend, tmp_path, names):
     assert len(backend.of("DELETE")) == 1
 
 
+def test_stars_are_no_files(tmp_path):
+    (tmp_path / "a.example").touch()
+    done = subprocess.run(
+        [ROOT / "contrib/wsaas"], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"PATH": os.environ["PATH"], "RELAYD": "echo", "API_URI": "b.example/x", "HTTP_ALLOW": "*.example ::1"})
+    assert "--http-allow b.example:80 " in done.stdout
+    assert done.stdout.endswith("--http-allow *.example --http-allow ::1\n")
+
+
 @pytest.mark.parametrize("variables", [{}, {"API_URI": "x", "LOG_LEVEL": "LOUD"}, {"API_URI": "x", "WS_TIMEOUT": "1s"}])
 def test_variables_of_wsaas_that_are_wrong(variables):
     done = subprocess.run(
