@@ -220,9 +220,14 @@ extension Connection {
             let reason = "the server does not take what it is sent"
             return loop.tell(opening.client, .reject(code: ChannelReject.limit, reason: reason))
         }
-        guard channels.count < loop.limits.channelsPerConnection, let number = channels.takeOwnNumber() else {
+        guard channels.count < loop.limits.channelsPerConnection else {
             let reason = "the server has as many channels as it may (channelsPerConnection)"
             return loop.tell(opening.client, .reject(code: ChannelReject.limit, reason: reason))
+        }
+        guard let number = channels.takeOwnNumber() else {
+            // A billion opens are behind it: whoever connects anew has all numbers again.
+            close(.serviceRestart, reason: "all channel numbers have been used")
+            return loop.tell(opening.client, .reject(code: ChannelReject.badGateway, reason: "the server is leaving"))
         }
         let end = ChannelEnd(self, number, isServer: true)
         let isCallable = opening.client.isCallable(on: loop.index)
