@@ -135,7 +135,9 @@ extension WebSocketReader {
                 key: key ^ mask)
             if isText,
                 !UTF8Validator.isValid(UnsafeRawBufferPointer(start: output + to + outputHead + outer, count: count))
-            { break }
+            {
+                break
+            }
             from &+= inputHead &+ length
             to &+= outputHead &+ outer &+ count
             moved.messages &+= 1
