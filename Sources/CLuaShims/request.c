@@ -60,10 +60,10 @@ static bool equals(const char *name, size_t count, const char *lower) {
     return true;
 }
 
-/// Those that frame a message, or belong to the connection (RFC 9110 §7.6.1).
+/// Those that frame a message, belong to the connection (RFC 9110 §7.6.1), or are in every answer (§6.6.1).
 static void check_name_mayraise(lua_State *L, const char *name, size_t count) {
     static const char *const ours[] = {
-        "connection", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade", NULL};
+        "connection", "content-length", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade", NULL};
     if (!is_token(name, count)) luaL_error(L, "a header's name has a character that no token has");
     for (int i = 0; ours[i] != NULL; i++) {
         if (equals(name, count, ours[i])) luaL_error(L, "the header '%s' is the relay's to set", ours[i]);

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,11 +21,11 @@ def program(name):
 
 
 def substituted(text, replaced):
-    """The text with each of `replaced` in place of what has to be in it."""
-    for old, new in replaced.items():
+    """The text with each of `replaced` in place of what has to be in it; what was put in stays as it is."""
+    for old in replaced:
         assert old in text, f"{old} is not there"
-        text = text.replace(old, str(new))
-    return text
+    anything = "|".join(re.escape(old) for old in sorted(replaced, key=len, reverse=True))
+    return re.sub(anything, lambda found: str(replaced[found[0]]), text)
 
 
 class Front:

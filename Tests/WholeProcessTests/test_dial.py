@@ -310,7 +310,7 @@ def test_a_text_must_be_utf8(pair):
     far.data(b"\xff", kind=TEXT)
     assert far.closed()[0] == 1007
     assert [note[:3] for note in heard(relay, 3)[1:]] == [
-        ["message", "text", "ü"], ["close", 1007, "a text for a script is not valid UTF-8"]]
+        ["message", "text", "ü"], ["close", 1007, "a text is not valid UTF-8"]]
 
 
 def test_callbacks_may_send_close_and_dial(pair):

@@ -295,9 +295,6 @@ final class ScriptChannel {
         let whole = message
         message = []
         whole.withUnsafeBytes { whole in
-            guard !piece.isText || UTF8Validator.isValid(whole) else {
-                return spoilt(.invalidPayload, "a text for a script is not valid UTF-8")
-            }
             call(callbacks.message, "dial message", .message(connection: id, bytes: whole, isText: piece.isText))
         }
     }

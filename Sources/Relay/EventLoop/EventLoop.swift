@@ -33,16 +33,16 @@ final class EventLoop: @unchecked Sendable {
     /// The channels that scripts of this loop have dialled.
     var scriptChannels: [ConnectionID: ScriptChannel] = [:]
     let load = LoopLoad()
-
+    var httpDate = HTTPDate()
     private var wheel = TimerWheel()
     /// Timers that are due; those before `firedCount` have been served.
     private var expired: [UInt64] = []
     private var firedCount = 0
-    private static let timerMilliseconds: UInt64 = 10
     /// Mail that was taken; what comes before `readCount` has been read.
     private var mail: [LoopMessage] = []
     private var readCount = 0
-    private static let mailMilliseconds: UInt64 = 10
+    /// So long a turn fires timers, and reads mail, that enter scripts.
+    private static let scriptMilliseconds: UInt64 = 10
     private var dirty: [Connection] = []
     private var closed: [Connection] = []
     private var resumed: [Connection] = []
@@ -136,9 +136,7 @@ final class EventLoop: @unchecked Sendable {
         }
     }
 
-    private func readSignals() {
-        while let signal = signals?.next() { onSignal(signal) }
-    }
+    private func readSignals() { while let signal = signals?.next() { onSignal(signal) } }
 
     private func resumeReaders() {
         guard !resumed.isEmpty else { return }
@@ -256,7 +254,7 @@ final class EventLoop: @unchecked Sendable {
                 let serial = payload & ~TimerOwner.mask
                 scriptTimers.removeValue(forKey: serial)?.timerFired(serial)
                 // A thousand scripts can be due at once, each for its whole burst: sockets come in between.
-                if System.monotonicMilliseconds() &- now > Self.timerMilliseconds { return }
+                if System.monotonicMilliseconds() &- now > Self.scriptMilliseconds { return }
                 continue
             }
             let token = IOToken(rawValue: payload)
@@ -279,7 +277,9 @@ final class EventLoop: @unchecked Sendable {
             let message = mail[readCount]
             readCount += 1
             read(message)
-            guard message.entersScripts, System.monotonicMilliseconds() &- now > Self.mailMilliseconds else { continue }
+            guard message.entersScripts, System.monotonicMilliseconds() &- now > Self.scriptMilliseconds else {
+                continue
+            }
             // What was read is let go, though not each time, since the rest has to move for it.
             guard readCount > mail.count / 2 else { return }
             mail.removeFirst(readCount)

@@ -1,21 +1,26 @@
 /// Writes HTTP/1.1 responses that are not upgrades (RFC 9112 §4).
 enum HTTPResponse {
     /// One whole response whose body is plain text.
-    static func encode(_ status: HTTPStatus, headers: [(String, String)], body: String, close: Bool) -> [UInt8] {
-        encode(status, headers: headers, contentType: "text/plain; charset=utf-8", body: body.utf8, close: close)
+    static func encode(
+        _ status: HTTPStatus, date: String, headers: [(String, String)], body: String, close: Bool
+    ) -> [UInt8] {
+        encode(
+            status, date: date, headers: headers, contentType: "text/plain; charset=utf-8", body: body.utf8,
+            close: close)
     }
 
     /// One whole response; `close` says that the connection ends behind it. Header names that are no tokens are left
     /// out, and control characters of values with them, so that nothing a value was made from (a reason that a script
     /// gave, a path) can begin a line of its own.
     static func encode(
-        _ status: HTTPStatus, headers: [(String, String)], contentType: String, body: some Collection<UInt8>,
-        close: Bool
+        _ status: HTTPStatus, date: String, headers: [(String, String)], contentType: String,
+        body: some Collection<UInt8>, close: Bool
     ) -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(512 + body.count)
         bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
         var options: [String] = close ? ["close"] : []
+        append("Date", date, to: &bytes)
         for (name, value) in headers where HTTPCharacter.isToken(name.utf8) {
             // A hop-by-hop field is named in Connection (RFC 9110 §7.6.1).
             if name.lowercased() == "upgrade" { options.append("Upgrade") }
@@ -32,11 +37,12 @@ enum HTTPResponse {
     /// The head of a response that a script has made. `fields` are whole lines, checked where they were made.
     /// `bodyCount` is nil where the status allows no body (RFC 9110 §8.6).
     static func encodeHead(
-        _ status: HTTPStatus, fields: UnsafeRawBufferPointer, bodyCount: Int?, connection: StaticString?
+        _ status: HTTPStatus, date: String, fields: UnsafeRawBufferPointer, bodyCount: Int?, connection: StaticString?
     ) -> [UInt8] {
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(128 + fields.count)
+        bytes.reserveCapacity(160 + fields.count)
         bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
+        append("Date", date, to: &bytes)
         bytes += fields
         if let connection { append("Connection", "\(connection)", to: &bytes) }
         if let bodyCount { append("Content-Length", String(bodyCount), to: &bytes) }

@@ -65,7 +65,8 @@ extension Connection {
     }
 
     private func respond(to head: RequestHead, _ status: HTTPStatus, _ body: String) {
-        let bytes = HTTPResponse.encode(status, headers: [("Cache-Control", "no-store")], body: body, close: true)
+        let bytes = HTTPResponse.encode(
+            status, date: httpDate, headers: [("Cache-Control", "no-store")], body: body, close: true)
         respond(to: head, bytes, bodyCount: body.utf8.count)
     }
 
@@ -81,7 +82,8 @@ extension Connection {
             return refuse(.permanentRedirect, "This path ends with a slash.", headers: [("Location", "\(name)/")])
         }
         let bytes = HTTPResponse.encode(
-            .ok, headers: StaticFile.headers(for: path), contentType: file.contentType, body: file.body, close: true)
+            .ok, date: httpDate, headers: StaticFile.headers(for: path), contentType: file.contentType,
+            body: file.body, close: true)
         respond(to: head, bytes, bodyCount: file.body.count)
     }
 
@@ -108,7 +110,8 @@ extension Connection {
             "refused a request",
             metadata: ["remote": "\(address.host)", "status": "\(status.code)", "reason": "\(reason)"])
         let body = reason + "\n"
-        end(with: HTTPResponse.encode(status, headers: headers, body: body, close: true), bodyCount: body.utf8.count)
+        let bytes = HTTPResponse.encode(status, date: httpDate, headers: headers, body: body, close: true)
+        end(with: bytes, bodyCount: body.utf8.count)
     }
 
     func refuse(_ refusal: Refusal) {

@@ -200,6 +200,9 @@ extension Connection {
 
     // MARK: Answers
 
+    /// The time, as answers have it.
+    var httpDate: String { loop.httpDate.text(at: System.wallClockSeconds()) }
+
     /// The request is whole: the scripts are asked.
     private func askScripts(_ request: PendingRequest) {
         guard let app, let head else { return }
@@ -219,7 +222,8 @@ extension Connection {
         let allowsBody = status.code != 204 && status.code != 304
         queueBytes(
             HTTPResponse.encodeHead(
-                status, fields: fields, bodyCount: allowsBody ? body.count : nil, connection: connection))
+                status, date: httpDate, fields: fields, bodyCount: allowsBody ? body.count : nil,
+                connection: connection))
         if allowsBody, head.method != "HEAD" { outbound.append(body, from: loop.pool) }
         setDirty()
         app?.members[id] = nil

@@ -140,17 +140,35 @@ import Testing
 @Suite struct `HTTP responses` {
     @Test func `a response has a length and says that it closes`() {
         let text = String(
-            decoding: HTTPResponse.encode(.notFound, headers: [("X", "y")], body: "né\n", close: true), as: UTF8.self)
+            decoding: HTTPResponse.encode(.notFound, date: "D", headers: [("X", "y")], body: "né\n", close: true),
+            as: UTF8.self)
         #expect(
-            text == "HTTP/1.1 404 Not Found\r\nX: y\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            text
+                == "HTTP/1.1 404 Not Found\r\nDate: D\r\nX: y\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
                 + "Content-Length: 4\r\n\r\nné\n")
-        let open = String(decoding: HTTPResponse.encode(.ok, headers: [], body: "", close: false), as: UTF8.self)
+        let open = String(
+            decoding: HTTPResponse.encode(.ok, date: "D", headers: [], body: "", close: false), as: UTF8.self)
         #expect(!open.contains("Connection") && open.hasSuffix("Content-Length: 0\r\n\r\n"))
+    }
+
+    @Test(
+        arguments: [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"), (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"), (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"), (1_735_689_599, "Tue, 31 Dec 2024 23:59:59 GMT"),
+            (1_735_689_600, "Wed, 01 Jan 2025 00:00:00 GMT"), (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+            (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] as [(Int64, String)])
+    func `a date is written as RFC 9110 has it`(second: Int64, text: String) {
+        var date = HTTPDate()
+        #expect(date.text(at: second) == text && date.text(at: second) == text)
+        #expect(date.text(at: second + 86_400) != text)
     }
 
     @Test func `an Upgrade field is named in Connection`() {
         let text = String(
-            decoding: HTTPResponse.encode(.upgradeRequired, headers: [("Upgrade", "websocket")], body: "", close: true),
+            decoding: HTTPResponse.encode(
+                .upgradeRequired, date: "D", headers: [("Upgrade", "websocket")], body: "", close: true),
             as: UTF8.self)
         #expect(text.contains("\r\nConnection: close, Upgrade\r\n"))
     }
@@ -158,7 +176,8 @@ import Testing
     @Test func `case 40: nothing that a value holds begins a line of its own`() {
         let headers = [("Retry-After", "5\r\nSet-Cookie: a=b"), ("Bad Name", "x"), ("X\r\nY", "z")]
         let text = String(
-            decoding: HTTPResponse.encode(.forbidden, headers: headers, body: "", close: true), as: UTF8.self)
+            decoding: HTTPResponse.encode(.forbidden, date: "D", headers: headers, body: "", close: true), as: UTF8.self
+        )
         #expect(text.contains("Retry-After: 5Set-Cookie: a=b\r\n"))
         #expect(!text.contains("Bad Name") && !text.contains("\nY") && !text.contains("\nSet-Cookie"))
     }
@@ -224,7 +243,7 @@ import Testing
 
     @Test func `refusals are read with status and fields`() {
         let bytes = HTTPResponse.encode(
-            .upgradeRequired, headers: [("Sec-WebSocket-Version", "13")], body: "no", close: true)
+            .upgradeRequired, date: "D", headers: [("Sec-WebSocket-Version", "13")], body: "no", close: true)
         guard case .head(let head, let length) = bytes.withUnsafeBytes({ ResponseHeadParser.parse($0) }) else {
             Issue.record("refused")
             return
