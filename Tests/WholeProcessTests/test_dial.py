@@ -367,7 +367,8 @@ def test_callbacks_that_fail_are_logged_and_the_channel_goes_on(pair):
     relay.logs("no such thing")
     relay.logs("budget exceeded")
     relay.logs("nor this")
-    assert "dial message" in relay.log and "dial close" in relay.log
+    relay.logs("dial message")
+    relay.logs("dial close")
 
 
 def test_channels_survive_changes_of_the_script_and_end_with_the_app(relay):

@@ -82,8 +82,8 @@ final class Multiplexer {
     private(set) var unsentLimit = leastBurst
     private var windowStart: UInt64 = 0
     private var windowBytes = 0
-    /// What it took in the last turn in which it took anything, and when that was.
-    private var lastTaken = (bytes: 0, at: UInt64(0))
+    /// What it has taken for about `burstMilliseconds`, since when, and what it took in that time before.
+    private var pace = (since: UInt64(0), bytes: 0, before: 0)
     /// What the socket has taken since its slowness is being watched.
     var takenBytes = 0
 
@@ -91,7 +91,7 @@ final class Multiplexer {
     /// KiB, 20 ms at 10 Mbit/s. A socket that takes more in that time is given more.
     static let leastBurst = 8 << 10
     static let mostBurst = 1 << 20
-    private static let burstMilliseconds = 12
+    private static let burstMilliseconds = 6
     private static let windowMilliseconds: UInt64 = 20
 
     // MARK: Reading
@@ -266,18 +266,27 @@ final class Multiplexer {
     /// The socket has taken `count` bytes, all that it was given or not; `more` waits. True where `unsentLimit` has
     /// changed.
     ///
-    /// What is taken at once shows that what came before has left the kernel meanwhile: the next burst may be twice as
-    /// large, where that rate bears it. What takes its time is measured.
+    /// What is taken at once shows that what came before has left the kernel meanwhile: the next burst may be up to
+    /// twice as large, where that rate bears it. What takes its time is measured.
     func took(_ count: Int, all: Bool, more: Bool, at now: UInt64) -> Bool {
         takenBytes &+= count
-        let shown = all ? lastTaken.bytes &* Self.burstMilliseconds / Int(max(1, now &- lastTaken.at)) : 0
-        burst = max(measuredBurst, min(burst &* 2, shown, Self.mostBurst))
-        lastTaken = (now == lastTaken.at ? lastTaken.bytes &+ count : count, now)
+        burst = max(measuredBurst, all ? min(burst &* 2, shown(at: now), Self.mostBurst) : 0)
+        pace.bytes &+= count
         measure(count, more: more, at: now)
         let mayRise = burst >= 4 &* unsentLimit, mustFall = !all && burst < unsentLimit / 2
         guard mayRise || mustFall else { return false }
         unsentLimit = burst
         return true
+    }
+
+    /// What it takes within `burstMilliseconds`, going by what it took before. Not by what it takes in less: that may be
+    /// what the kernel has room for, and not what leaves.
+    private func shown(at now: UInt64) -> Int {
+        let elapsed = now &- pace.since
+        if elapsed >= Self.burstMilliseconds {
+            pace = (now, 0, pace.bytes &* Self.burstMilliseconds / Int(elapsed))
+        }
+        return max(pace.before, pace.bytes)
     }
 
     /// What is taken while more waits is all that the socket can take.

@@ -141,19 +141,19 @@ private final class ChannelBench {
 
     private static let least = Multiplexer.leastBurst
 
-    @Test func `a burst doubles with what the socket takes at once, as far as its rate bears it`() {
+    @Test func `a burst grows with what the socket takes at once, as far as its rate bears it`() {
         let channels = Multiplexer(isDialled: false, isLink: false)
         var bursts: [Int] = []
-        for now in UInt64(1000)..<1010 {
+        for now in UInt64(1000)..<1013 {
             _ = channels.took(channels.burst, all: true, more: false, at: now)
             bursts.append(channels.burst)
         }
-        let expected = [1, 2, 4, 8, 16, 32, 64, 128, 128, 128].map { $0 * Self.least }
+        let expected = [1, 1, 2, 3, 5, 8, 13, 13, 21, 34, 55, 89, 128].map { $0 * Self.least }
         #expect(bursts == expected && bursts.last == Multiplexer.mostBurst)
-        // 8 KiB in 6 ms are 16 KiB in 12 ms.
+        // 32 KiB in 12 ms are 16 KiB in 6 ms.
         let slower = Multiplexer(isDialled: false, isLink: false)
-        for now in stride(from: UInt64(1000), through: 1060, by: 6) {
-            _ = slower.took(Self.least, all: true, more: false, at: now)
+        for now in stride(from: UInt64(1000), through: 1060, by: 12) {
+            _ = slower.took(4 * Self.least, all: true, more: false, at: now)
         }
         #expect(slower.burst == 2 * Self.least)
     }
@@ -170,8 +170,8 @@ private final class ChannelBench {
         let channels = Multiplexer(isDialled: false, isLink: false)
         let steps: [(now: UInt64, count: Int, burst: Int, limit: Int)] = [
             (1000, 1, Self.least, Self.least), (1010, 100_000, Self.least, Self.least),
-            (1020, 100_000, 120_000, 120_000),  // 200 000 bytes in 20 ms.
-            (1040, 60_000, 36_000, 36_000), (1060, 80_000, 48_000, 36_000),
+            (1020, 200_000, 90_000, 90_000),  // 300 000 bytes in 20 ms.
+            (1040, 100_000, 30_000, 30_000), (1060, 150_000, 45_000, 30_000),
             (1080, 1 << 30, Multiplexer.mostBurst, Multiplexer.mostBurst), (1100, 1, Self.least, Self.least),
         ]
         for step in steps {
@@ -188,7 +188,7 @@ private final class ChannelBench {
         _ = channels.took(1 << 20, all: true, more: false, at: 1010)
         _ = channels.took(1 << 20, all: false, more: true, at: 1020)
         #expect(channels.burst == Self.least)
-        _ = channels.took(1 << 21, all: false, more: true, at: 1040)
+        _ = channels.took(1 << 22, all: false, more: true, at: 1040)
         #expect(channels.burst == Multiplexer.mostBurst)
     }
 
