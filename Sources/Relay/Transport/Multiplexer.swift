@@ -279,8 +279,8 @@ final class Multiplexer {
         return true
     }
 
-    /// What it takes within `burstMilliseconds`, going by what it took before. Not by what it takes in less: that may be
-    /// what the kernel has room for, and not what leaves.
+    /// What it takes within `burstMilliseconds`, going by what it took before. Not by what it takes in less: that may
+    /// be what the kernel has room for, and not what leaves.
     private func shown(at now: UInt64) -> Int {
         let elapsed = now &- pace.since
         if elapsed >= Self.burstMilliseconds {
