@@ -7,6 +7,8 @@ struct CivilTime: Equatable {
     var minute: Int
     var second: Int
     var millisecond: Int
+    /// Sunday is 0.
+    var weekday: Int
 
     /// `seconds` since 1970-01-01T00:00:00Z, leap seconds not counted, as clock_gettime(CLOCK_REALTIME) gives them.
     init(secondsSince1970 seconds: Int64, nanoseconds: Int64) {
@@ -16,6 +18,8 @@ struct CivilTime: Equatable {
         minute = ofDay / 60 % 60
         second = ofDay % 60
         millisecond = Int(nanoseconds / 1_000_000)
+        let fromSunday = days + 4  // 1 January 1970 was a Thursday.
+        weekday = Int(fromSunday - Self.floorDivide(fromSunday, 7) * 7)
 
         // Years that begin on 1 March put the leap day last, so months have a fixed pattern of lengths. Between
         // 0000-03-01 and 1970-01-01 lie 719 468 days; after 146 097 days, 400 years, the calendar repeats.
