@@ -53,7 +53,8 @@ struct Channels {
         let listener = ListenerSettings(
             ListenerURL(address: .unix(path: "/")), boundPort: nil, isAdmin: false, tls: nil)
         let connection = Connection(
-            fileDescriptor: -1, address: .unix, listener: listener, loop: loop, isCounted: false)
+            fileDescriptor: -1, address: .unix, listener: listener, loop: loop, isCounted: false,
+            isAddressCounted: false)
         connection.lifecycle.headRead()
         _ = connection.lifecycle.admitted()
         return connection

@@ -10,6 +10,7 @@ final class SilentHost: EngineHost {
     func close(_ connection: ConnectionID, code: UInt16, reason: String) -> Bool { false }
     func isOpen(_ connection: ConnectionID) -> Bool { true }
     func facts(of connection: ConnectionID) -> ConnectionFacts? { nil }
+    func may(_ connection: ConnectionID, _ serial: CallID, _ right: String) -> Bool? { false }
     func install(server: ServerID, connection: ConnectionID, options: ServerOptions) -> ErrorCode? { .notFound }
     func uninstall(server: ServerID) -> Bool { false }
     func server(_ server: ServerID) -> ConnectionID? { nil }
