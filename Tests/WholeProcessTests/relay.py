@@ -351,10 +351,24 @@ def run_relayd(*arguments, environment=None, stdin=None, cwd=None):
         timeout=4 * DEADLINE, cwd=cwd)
 
 
+def is_free(port):
+    with socket.socket() as probe:
+        # As the relay does: connections that linger after their end are in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def restart(relay):
     """Ends the relay and starts it again where it was, with the state that it had."""
     listeners = iter(relay.urls)
+    port = relay.port
     relay.stop()
+    # The kernel may have given it to one of those who try to come back.
+    eventually(lambda: is_free(port), "the port is free again")
     relay.arguments = [next(listeners) if before == "--listen" else argument
                        for before, argument in zip([None, *relay.arguments], relay.arguments)]
     relay.start()

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -11,7 +12,7 @@ import tempfile
 import threading
 
 from conditions import DEADLINE, eventually
-from relay import CRASH, RELAYD
+from relay import CRASH, RELAYD, is_free
 
 
 class Tunnel:
@@ -212,7 +213,10 @@ def is_over(connection):
     return True
 
 
+# Below those that the kernel gives to whoever connects: a client that tries a port again and again until somebody
+# listens would sooner or later be given that very port, and keep it (or even meet itself there).
+PORTS = range(18_000, 32_000)
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return next(port for port in random.sample(PORTS, len(PORTS)) if is_free(port))
