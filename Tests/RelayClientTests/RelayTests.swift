@@ -141,6 +141,8 @@ import Testing
         let channel = try await opening
         let reading = Task { for try await _ in channel {} }
         relay.close()
+        // While both sides still say goodbye.
+        await #expect(throws: (any Error).self) { try await relay.invoke("x") }
         await #expect(throws: (any Error).self) { try await reading.value }
         await #expect(throws: (any Error).self) { for try await _ in other {} }
         await #expect(throws: (any Error).self) { for try await _ in server {} }

@@ -66,6 +66,8 @@ final class Session: Watched {
         handler = nil
         loop.remove(self)
         link?.close(.goingAway)
+        // Its goodbye takes its time, in which nobody is to ask anything through it.
+        link = nil
     }
 
     /// Says goodbye, and tells the handler that it is over.
@@ -151,7 +153,6 @@ final class Session: Watched {
         // One that has been replaced, because it drained, may go.
         guard self.link === link else { return }
         self.link = nil
-        guard !isOver else { return }
         backoff.ended(after: Double(loop.now - link.connectedAt) / 1000)
         // Another attempt is under way where the relay had said that it would go.
         if isDialing { handler?.lost(self, failure, retryInSeconds: 0) } else { retry(after: failure) }
