@@ -151,9 +151,6 @@ package enum System {
         return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
     }
 
-    /// Unix time.
-    static func wallClockSeconds() -> Int64 { Int64(max(0, time(nil))) }
-
     static func monotonicSeconds() -> Double {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)

@@ -9,9 +9,7 @@ enum HTTPResponse {
             close: close)
     }
 
-    /// One whole response; `close` says that the connection ends behind it. Header names that are no tokens are left
-    /// out, and control characters of values with them, so that nothing a value was made from (a reason that a script
-    /// gave, a path) can begin a line of its own.
+    /// One whole response; `close` says that the connection ends behind it.
     static func encode(
         _ status: HTTPStatus, date: String, headers: [(String, String)], contentType: String,
         body: some Collection<UInt8>, close: Bool
@@ -19,14 +17,8 @@ enum HTTPResponse {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(512 + body.count)
         bytes += "HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n".utf8
-        var options: [String] = close ? ["close"] : []
         append("Date", date, to: &bytes)
-        for (name, value) in headers where HTTPCharacter.isToken(name.utf8) {
-            // A hop-by-hop field is named in Connection (RFC 9110 §7.6.1).
-            if name.lowercased() == "upgrade" { options.append("Upgrade") }
-            append(name, value, to: &bytes)
-        }
-        if !options.isEmpty { append("Connection", options.joined(separator: ", "), to: &bytes) }
+        append(headers, connection: close ? ["close"] : [], to: &bytes)
         append("Content-Type", contentType, to: &bytes)
         append("Content-Length", String(body.count), to: &bytes)
         bytes += "\r\n".utf8
@@ -48,6 +40,18 @@ enum HTTPResponse {
         if let bodyCount { append("Content-Length", String(bodyCount), to: &bytes) }
         bytes += "\r\n".utf8
         return bytes
+    }
+
+    /// Field lines, and a Connection of those options and of `Upgrade`, which is hop-by-hop (RFC 9110 §7.6.1). Names
+    /// that are no tokens are left out, and control characters of values with them, so that nothing a value was made
+    /// from (a reason that a script gave, a path) can begin a line of its own.
+    static func append(_ headers: [(String, String)], connection: [String] = [], to bytes: inout [UInt8]) {
+        var options = connection
+        for (name, value) in headers where HTTPCharacter.isToken(name.utf8) {
+            if name.lowercased() == "upgrade" { options.append("Upgrade") }
+            append(name, value, to: &bytes)
+        }
+        if !options.isEmpty { append("Connection", options.joined(separator: ", "), to: &bytes) }
     }
 
     /// One field line; what may not be in a value is left out of it.

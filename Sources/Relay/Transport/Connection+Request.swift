@@ -201,7 +201,7 @@ extension Connection {
     // MARK: Answers
 
     /// The time, as answers have it.
-    var httpDate: String { loop.httpDate.text(at: System.wallClockSeconds()) }
+    var httpDate: String { loop.httpDate.text(at: Int64(System.wallClockSeconds())) }
 
     /// The request is whole: the scripts are asked.
     private func askScripts(_ request: PendingRequest) {
@@ -243,11 +243,7 @@ extension Connection {
     /// The same with a sentence of the relay's own.
     func respond(_ status: HTTPStatus, _ sentence: String, headers: [(String, String)] = []) {
         var fields: [UInt8] = []
-        for (name, value) in headers {
-            HTTPResponse.append(name, value, to: &fields)
-            // RFC 9110 §7.8.
-            if name == "Upgrade" { HTTPResponse.append("Connection", name, to: &fields) }
-        }
+        HTTPResponse.append(headers, to: &fields)
         HTTPResponse.append("Content-Type", "text/plain; charset=utf-8", to: &fields)
         let body = Array((sentence + "\n").utf8)
         fields.withUnsafeBytes { fields in body.withUnsafeBytes { respond(status, fields: fields, body: $0) } }
